@@ -1,0 +1,114 @@
+"""Sections and stages that config families share. Every function returns plain dictionaries, for a ConfigDict.
+
+A path ``@name`` is a sibling of the run's work directory (see ``vgen_jax.runs.folder``), so that the same stage works
+inside a pipeline and alone.
+"""
+
+from ml_collections import ConfigDict
+
+MESH = {
+    "data": -1, "fsdp": 1, "rules": (), "min_size": 16_384,
+    "distributed": False, "coordinator_address": "", "num_processes": 1, "process_id": 0,
+}  # fmt: skip
+
+
+def data(folder, split, windows, weights, batch_size, token_length, seed=0, workers=0, action="continuous", pose=False):
+    """A data section: windows (f_p, f_g), mixed by ``weights``."""
+    return {
+        "data_dir": folder, "split": split, "windows": windows, "window_weights": weights, "batch_size": batch_size,
+        "token_length": token_length, "seed": seed, "action": action, "shuffle": True, "repeat": True,
+        "workers": workers, "with_pose": pose,
+    }  # fmt: skip
+
+
+def optimizer(learning_rate, steps, warmup, kind="adam", decay="cosine", weight_decay=0.0):
+    """An optimiser section: clip 1, warm-up, then a cosine to a tenth (or a constant rate)."""
+    return {
+        "kind": kind, "learning_rate": learning_rate, "warmup_steps": warmup, "decay": decay, "decay_steps": steps,
+        "b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": weight_decay, "clip": 1.0,
+    }  # fmt: skip
+
+
+def train(steps, checkpoint_every, accumulate=1, ema_decay=0.999, log_every=10):
+    """A section of the loop."""
+    return {
+        "steps": steps, "seed": 0, "log_every": log_every, "checkpoint_every": checkpoint_every, "keep": 2,
+        "accumulate": accumulate, "ema_decay": ema_decay, "profile_start": 10, "profile_steps": 0,
+    }  # fmt: skip
+
+
+def sampler(steps, kind="ddim"):
+    """A sampler section, trailing steps, deterministic."""
+    return {"kind": kind, "steps": steps, "eta": 0.0, "spacing": "trailing", "steps_offset": 0, "clip_x0": 0.0}
+
+
+def collect_stage(frames, episode_steps, size, chunk, episodes_per_shard, workers, simulator="vizdoom", seed=0):
+    """Run ``collect``; ``frames`` by split."""
+    collect = {
+        "simulator": simulator, "episode_steps": episode_steps, "size": size, "chunk": chunk,
+        "episodes_per_shard": episodes_per_shard, "seed": seed, "workers": workers,
+    }  # fmt: skip
+    return {"run": "collect", "collect": collect, "frames": frames}
+
+
+def autoencoder_stage(autoencoder, windows, batch_size, steps, learning_rate, checkpoint_every, workers=0):
+    """Run ``train`` with the autoencoder objective, on frames in ``@data``."""
+    return {
+        "run": "train",
+        "objective": {"kind": "autoencoder"},
+        "autoencoder": autoencoder,
+        "data": data("@data", "train", windows, (1.0,), batch_size, 0, seed=1, workers=workers, action="none"),
+        "optimizer": optimizer(learning_rate, steps, min(100, steps // 10)),
+        "train": train(steps, checkpoint_every),
+        "mesh": dict(MESH),
+    }
+
+
+def slow_stage(slow, loss, data_section, optimizer_section, train_section):
+    """Run ``train`` with the masked diffusion objective; ``@autoencoder/export`` decodes and, for frames, encodes."""
+    return {
+        "run": "train",
+        "objective": {"kind": "masked_diffusion", "loss": loss},
+        "slow": slow,
+        "autoencoder_dir": "@autoencoder/export",
+        "data": data_section,
+        "optimizer": optimizer_section,
+        "train": train_section,
+        "mesh": dict(MESH),
+    }
+
+
+def generate_stage(past, future, frames, actions, sampler_section, guidance, episodes, model_dir="@slow/export"):
+    """Run ``generate`` from recorded validation frames in ``@data``."""
+    return {
+        "run": "generate",
+        "model_dir": model_dir,
+        "start": {
+            "image": "", "data_dir": "@data", "split": "validation", "episodes": episodes, "frame": past - 1, "still": False,
+        },
+        "generate": {
+            "past": past, "future": future, "frames": frames, "actions": actions, "guidance": guidance, "seed": 0,
+            "decode_frames": future, "gif": True,
+        },
+        "sampler": sampler_section,
+    }  # fmt: skip
+
+
+def evaluate_stage(windows, count, batch_size, token_length, sampler_section, guidance, model_dir="@slow/export"):
+    """Run ``evaluate`` on validation windows in ``@data``; the first of ``windows`` is used."""
+    section = data("@data", "validation", windows[:1], (1.0,), batch_size, token_length, pose=True)
+    return {
+        "run": "evaluate",
+        "model_dir": model_dir,
+        "data": {**section, "shuffle": False, "repeat": False},
+        "evaluate": {"windows": count, "guidance": guidance, "seed": 0},
+        "sampler": sampler_section,
+    }
+
+
+def pipeline(title, command, stages):
+    """Run ``pipeline`` over named stages, in their order."""
+    return ConfigDict(
+        {"run": "pipeline", "title": title, "command": command, "order": tuple(stages), "stages": stages},
+        convert_dict=True,
+    )

@@ -1,0 +1,148 @@
+"""Slow learning on VizDoom, from nothing: record the game, train an autoencoder and a slow model, generate, evaluate.
+
+    python -m vgen_jax.main --config=configs/slow/vizdoom.py:cpu --workdir=out
+
+runs every stage, each in its own folder of ``out``; a second start goes on where the first one stopped. One stage alone:
+``--config=configs/slow/vizdoom.py:cpu.slow --workdir=out/slow`` (siblings of the work directory hold the others).
+
+variant  frames      size     hardware                             what to expect
+tiny     1,500       16×16    2 cores, 2 minutes                   nothing to look at: for tests
+cpu      300,000     64×64    2 cores, about 1 1/2 hours           see docs/results.md
+small    300,000     64×64    one data-centre GPU, 10-20 minutes   not measured yet
+base     10 million  128×128  8 GPUs or a TPU v5e-8                not measured yet
+"""
+
+from configs import common
+
+TOUR = (
+    "go forward", "go forward", "turn left", "turn left", "go forward", "turn right", "turn right", "stay",
+    "step back", "go forward and turn right", "go forward and turn right", "strafe left", "turn around", "go forward",
+    "go forward", "strafe right",
+)  # fmt: skip
+
+SCHEDULE = {
+    "kind": "cosine", "steps": 1000, "start": 0.0, "end": 0.0, "zero_terminal_snr": False, "set_alpha_to_one": True,
+}  # fmt: skip
+
+VARIANTS = {
+    "tiny": {
+        "frames": {"train": 1200, "validation": 300}, "episode_steps": 32, "size": (16, 16), "chunk": 2, "shard": 8,
+        "autoencoder": {
+            "block_channels": (16, 16), "layers_per_block": 1, "latent_channels": 4, "norm_groups": 4, "patch": 1,
+            "dtype": "float32", "kl_weight": 1e-6,
+        },
+        "autoencoder_batch": 8, "autoencoder_steps": 20, "autoencoder_rate": 1e-3, "encode": True,
+        "unet": {
+            "block_channels": (16, 16), "attention_levels": (False, True), "layers_per_block": 1, "head_dim": 8,
+            "norm_groups": 4, "transformer_in_heads": 2, "remat": "none", "dtype": "float32",
+        },
+        "text": {"width": 16, "layers": 1, "heads": 2, "max_length": 32},
+        "windows": ((2, 2), (1, 2)), "weights": (0.5, 0.5), "batch": 8, "steps": 20, "rate": 1e-3, "warmup": 2,
+        "checkpoint_every": 10, "ema": 0.9, "sampler_steps": 4, "guidance": 1.0, "generate": 16, "episodes": (0,),
+        "evaluate": 16, "evaluate_batch": 8,
+    },
+    "cpu": {
+        "frames": {"train": 300_000, "validation": 24_000}, "episode_steps": 256, "size": (64, 64), "chunk": 4,
+        "shard": 100,
+        "autoencoder": {
+            "block_channels": (64, 128), "layers_per_block": 1, "latent_channels": 16, "norm_groups": 8, "patch": 4,
+            "dtype": "float32", "kl_weight": 1e-4,
+        },
+        "autoencoder_batch": 16, "autoencoder_steps": 1500, "autoencoder_rate": 1e-3, "encode": False,
+        "unet": {
+            "block_channels": (64, 128), "attention_levels": (False, True), "layers_per_block": 1, "head_dim": 32,
+            "norm_groups": 8, "transformer_in_heads": 2, "remat": "none", "dtype": "float32",
+        },
+        "text": {"width": 64, "layers": 2, "heads": 4, "max_length": 48},
+        "windows": ((4, 4), (1, 4)), "weights": (0.8, 0.2), "batch": 16, "steps": 3000, "rate": 5e-4, "warmup": 100,
+        "checkpoint_every": 250, "ema": 0.998, "sampler_steps": 10, "guidance": 1.0, "generate": 256,
+        "episodes": (3, 30, 60, 85), "evaluate": 256, "evaluate_batch": 32,
+    },
+    "small": {
+        "frames": {"train": 300_000, "validation": 24_000}, "episode_steps": 256, "size": (64, 64), "chunk": 4,
+        "shard": 100,
+        "autoencoder": {
+            "block_channels": (128, 256), "layers_per_block": 2, "latent_channels": 16, "norm_groups": 32, "patch": 2,
+            "dtype": "bfloat16", "kl_weight": 1e-4,
+        },
+        "autoencoder_batch": 64, "autoencoder_steps": 4000, "autoencoder_rate": 5e-4, "encode": True,
+        "unet": {
+            "block_channels": (128, 256, 384), "attention_levels": (False, True, True), "layers_per_block": 2,
+            "head_dim": 64, "norm_groups": 32, "transformer_in_heads": 4, "remat": "none", "dtype": "bfloat16",
+        },
+        "text": {"width": 256, "layers": 2, "heads": 4, "max_length": 64},
+        "windows": ((4, 4), (8, 8), (1, 4)), "weights": (0.5, 0.3, 0.2), "batch": 64, "steps": 12_000, "rate": 3e-4,
+        "warmup": 500, "checkpoint_every": 1000, "ema": 0.9995, "sampler_steps": 25, "guidance": 1.5,
+        "generate": 512, "episodes": (3, 30, 60, 85), "evaluate": 512, "evaluate_batch": 64,
+    },
+    "base": {
+        "frames": {"train": 10_000_000, "validation": 100_000}, "episode_steps": 512, "size": (128, 128), "chunk": 8,
+        "shard": 200,
+        "autoencoder": {
+            "block_channels": (128, 256, 512), "layers_per_block": 2, "latent_channels": 8, "norm_groups": 32,
+            "patch": 2, "dtype": "bfloat16", "kl_weight": 1e-5,
+        },
+        "autoencoder_batch": 128, "autoencoder_steps": 50_000, "autoencoder_rate": 2e-4, "encode": True,
+        "unet": {
+            "block_channels": (192, 384, 768), "attention_levels": (True, True, True), "layers_per_block": 2,
+            "head_dim": 64, "norm_groups": 32, "transformer_in_heads": 8, "remat": "dots", "dtype": "bfloat16",
+        },
+        "text": {"width": 512, "layers": 4, "heads": 8, "max_length": 96},
+        "windows": ((8, 8), (16, 16), (1, 8)), "weights": (0.5, 0.3, 0.2), "batch": 256, "steps": 200_000,
+        "rate": 1e-4, "warmup": 2000, "checkpoint_every": 2000, "ema": 0.9999, "sampler_steps": 50, "guidance": 2.0,
+        "generate": 1024, "episodes": (3, 30, 60, 85), "evaluate": 2048, "evaluate_batch": 64,
+    },
+}  # fmt: skip
+
+
+def stages(v):
+    """The stages of a variant, in order."""
+    past, future = v["windows"][0]
+    length = v["text"]["max_length"]
+    sampler = common.sampler(v["sampler_steps"])
+    source = "@latents" if v["encode"] else "@data"
+    out = {
+        "data": common.collect_stage(v["frames"], v["episode_steps"], v["size"], v["chunk"], v["shard"], workers=2),
+        "check": {"run": "check_data", "data_dir": "@data"},
+        "autoencoder": common.autoencoder_stage(
+            v["autoencoder"], ((1, 1),), v["autoencoder_batch"], v["autoencoder_steps"], v["autoencoder_rate"],
+            checkpoint_every=max(10, v["autoencoder_steps"] // 4),
+        ),
+        "latents": {
+            "run": "encode", "data_dir": "@data", "autoencoder_dir": "@autoencoder/export", "batch_frames": 64,
+        },
+        "slow": common.slow_stage(
+            {
+                "unet": v["unet"], "text": v["text"], "schedule": SCHEDULE,
+                "masking": {"past_t": "zero", "augment_past": 0.1},
+            },
+            {"kind": "v", "drop_text": 0.1, "drop_action": 0.1},
+            common.data(source, "train", v["windows"], v["weights"], v["batch"], length),
+            common.optimizer(v["rate"], v["steps"], v["warmup"]),
+            common.train(v["steps"], v["checkpoint_every"], ema_decay=v["ema"]),
+        ),
+        "generate": common.generate_stage(
+            past, future, v["generate"], TOUR, sampler, v["guidance"], v["episodes"]
+        ),
+        "evaluate": common.evaluate_stage(
+            v["windows"], v["evaluate"], v["evaluate_batch"], length, sampler, v["guidance"]
+        ),
+    }  # fmt: skip
+    if not v["encode"]:
+        del out["latents"]
+    return out
+
+
+def get_config(arg="cpu"):
+    """``variant`` for the whole pipeline, ``variant.stage`` for one stage alone."""
+    variant, _, stage = arg.partition(".")
+    if variant not in VARIANTS:
+        raise ValueError(f"configs/slow/vizdoom.py has no variant '{variant}': use one of {', '.join(VARIANTS)}")
+    every = stages(VARIANTS[variant])
+    command = f"python -m vgen_jax.main --config=configs/slow/vizdoom.py:{variant} --workdir=out"
+    config = common.pipeline(f"Slow learning on VizDoom, {variant}", command, every)
+    if not stage:
+        return config
+    if stage not in every:
+        raise ValueError(f"configs/slow/vizdoom.py:{variant} has no stage '{stage}': use one of {', '.join(every)}")
+    return config.stages[stage]

@@ -1,0 +1,66 @@
+"""Package metadata. The core needs neither torch nor TensorFlow; whatever does lives behind an extra."""
+
+from setuptools import find_packages, setup
+
+CORE = [
+    "absl-py>=2.1",
+    "array_record>=0.8.1",
+    "av>=14.0",
+    "clu>=0.0.12",  # parameter_overview and platform only: its metric_writers and periodic_actions import TensorFlow
+    "dm_pix>=0.4.4",
+    "einops>=0.8",
+    "flax>=0.12.5",
+    "grain>=0.2.16",
+    "jax>=0.10,<0.12",
+    "jinja2>=3.1.4",
+    "matplotlib>=3.9",
+    "ml_collections>=1.0",
+    "numpy>=2.0",
+    "optax>=0.2.6",
+    "orbax-checkpoint>=0.11.33",
+    "pillow>=11.0",
+    "safetensors>=0.5",
+    "tensorboardX>=2.6.2.2",
+    "tqdm>=4.66.3",
+]
+
+EXTRAS = {
+    "sim": ["vizdoom>=1.3"],  # self-contained: brings the Freedoom maps, needs no system packages
+    "procgen": ["envpool>=1.2"],  # Debian and Ubuntu: apt-get install libqt5gui5 libqt5core5a
+    "metaworld": [
+        "metaworld>=3.0",
+        "gymnasium>=1.1",
+    ],  # headless: MUJOCO_GL=egl, libegl1
+    "eval": ["scenedetect>=0.6.5"],
+    "convert": ["diffusers>=0.35", "huggingface_hub>=1.0", "torch>=2.6", "transformers>=5.0"],
+    "tfds": ["tensorflow>=2.20", "tensorflow-datasets>=4.9.9"],
+    "demo": ["gradio>=5.0"],
+    "cuda": ["jax[cuda12]>=0.10,<0.12"],
+    "tpu": ["jax[tpu]>=0.10,<0.12"],
+    "test": [
+        "mypy>=1.18",
+        "pre-commit>=4.0",
+        "pytest>=8.3",
+        "pytest-xdist>=3.6",
+        "ruff>=0.14",
+        "scikit-image>=0.25",  # the reference for PSNR and SSIM
+        "transformers>=5.0",  # the reference for the byte tokenizer; it runs without torch
+    ],
+}
+
+with open("README.md", encoding="utf-8") as readme:
+    LONG_DESCRIPTION = readme.read()
+
+setup(
+    name="vgen_jax",
+    version="0.1.0",
+    description="Action-driven video world models in JAX: slow-fast learning, adapters, stochastic prediction",
+    long_description=LONG_DESCRIPTION,
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["vgen_jax", "vgen_jax.*"]),
+    package_data={"vgen_jax": ["templates/*.html"]},
+    install_requires=CORE,
+    extras_require=EXTRAS,
+)

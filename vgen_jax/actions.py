@@ -1,0 +1,102 @@
+"""Streams of actions for rollouts: commands as text, from a list, a file or standard input, one at a time.
+
+A command lasts one chunk of the data's command book. Text is looked up there, which gives the actions of every frame; a
+JSON line may give them itself: ``{"text": "…", "actions": [[…], …]}``, in raw units.
+"""
+
+import itertools
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vgen_jax.data.schema import DatasetInfo
+from vgen_jax.data.text import encode_text, join_texts
+from vgen_jax.rollout import ChunkAction
+from vgen_jax.types import VgenError
+
+
+class ActionCodec(NamedTuple):
+    """How a model wants its actions.
+
+    Attributes:
+        info: of the data it was trained on.
+        space: the action space that conditions each frame, or ``none``.
+        token_length: tokens of a text; 0 for a model without text.
+        frames: f_g, a multiple of the data's chunk.
+    """
+
+    info: DatasetInfo
+    space: str
+    token_length: int
+    frames: int
+
+    def step(self, line: str) -> tuple[str, np.ndarray | None]:
+        """One line of a stream: its text, and (chunk, A) model units if the model is conditioned on actions."""
+        text, given = _parse(line)
+        if self.space == "none":
+            return text, None
+        if given is None:
+            command = self.info.book[text]
+            given = command.actions if self.space == "continuous" else (command.id,) * self.info.chunk
+        values = np.asarray(given, np.float32)
+        if len(values) != self.info.chunk or not np.isfinite(values).all():
+            raise VgenError(f"action {line!r} has {len(values)} rows: give {self.info.chunk} rows of finite numbers")
+        return text, self.info.action_spaces[self.space].to_model(values)
+
+    def chunks(self, lines: Iterable[str]) -> Iterator[ChunkAction]:
+        """Groups commands into generated chunks of ``frames``; reads no further than the chunk it is asked for.
+
+        Raises:
+            VgenError: for an unknown command, or a chunk that is no whole number of commands.
+        """
+        if self.frames % self.info.chunk:
+            raise VgenError(
+                f"a generated chunk of {self.frames} frames is no multiple of the data's commands of {self.info.chunk}: "
+                "use a model trained on other windows"
+            )
+        lines = iter(lines)
+        while group := list(itertools.islice(lines, self.frames // self.info.chunk)):
+            if len(group) < self.frames // self.info.chunk:
+                return
+            steps = [self.step(line) for line in group]
+            text = join_texts([text for text, _ in steps])
+            token_L = encode_text(text, self.token_length) if self.token_length else None
+            rows = [row for _, row in steps if row is not None]
+            yield ChunkAction(text, token_L, np.concatenate(rows) if rows else None)
+
+
+def _parse(line: str) -> tuple[str, list | None]:
+    if not line.startswith("{"):
+        return line, None
+    try:
+        row = json.loads(line)
+        return str(row["text"]), row["actions"]
+    except (json.JSONDecodeError, KeyError) as error:
+        raise VgenError(f"action {line!r} is not a JSON object with 'text' and 'actions' ({error}): mend it") from error
+
+
+def read_lines(source: str) -> Iterator[str]:
+    """Lines of a file, or of standard input for ``-``, as they come; blank lines and ``#`` comments are skipped.
+
+    Raises:
+        VgenError: if there is no such file.
+    """
+    if source != "-" and not Path(source).is_file():
+        raise VgenError(f"{source} is no file of actions: name a text file with one command a line, or - to type them")
+    stream = sys.stdin if source == "-" else open(source, encoding="utf-8")
+    try:
+        for line in stream:
+            if (stripped := line.strip()) and not stripped.startswith("#"):
+                yield stripped
+    finally:
+        if stream is not sys.stdin:
+            stream.close()
+
+
+def cycled(commands: Iterable[str], count: int) -> Iterator[str]:
+    """``count`` commands, the list over and over."""
+    return itertools.islice(itertools.cycle(commands), count)

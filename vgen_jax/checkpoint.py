@@ -1,0 +1,166 @@
+"""Checkpoints of a run (Orbax) and exported networks (safetensors).
+
+A checkpoint ``checkpoints/<step>/`` holds four items: ``params``, ``ema`` and ``optimizer`` (arrays, restorable on any
+mesh) and ``data`` (the data iterator's position, JSON). Saving is asynchronous and atomic: a checkpoint that was being
+written when the process died is never listed, and is cleaned away at the next start.
+
+An export is a folder with ``model.safetensors`` (flat names, ``/`` between path parts) and ``config.json``.
+"""
+
+import errno
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+import safetensors
+import safetensors.flax
+from flax import traverse_util
+
+from vgen_jax.learning.state import TrainState
+from vgen_jax.types import VgenError
+
+EXPORT_WEIGHTS, EXPORT_CONFIG = "model.safetensors", "config.json"
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: ``<workdir>/checkpoints``.
+        keep: how many of the newest are kept.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder = Path(folder).absolute()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True
+        )
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def latest_step(self) -> int | None:
+        """The newest complete checkpoint's step."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, data: Mapping[str, Any]) -> None:
+        """Starts writing ``state`` and the iterator's position; returns before the write has ended."""
+        step = int(state.step)
+        if step == self._manager.latest_step():
+            return
+        items = {
+            "params": ocp.args.StandardSave(state.params),
+            "ema": ocp.args.StandardSave(state.ema),
+            "optimizer": ocp.args.StandardSave({"opt_state": state.opt_state, "step": state.step}),
+            "data": ocp.args.JsonSave(dict(data)),
+        }
+        try:
+            self._manager.save(step, args=ocp.args.Composite(**items))
+        except OSError as error:
+            raise _write_error(self.folder, error) from error
+
+    def restore(self, abstract: TrainState, step: int | None = None) -> tuple[TrainState, dict[str, Any]]:
+        """The state of a checkpoint (the newest by default), laid out as ``abstract``'s shardings say.
+
+        Args:
+            abstract: a TrainState of ShapeDtypeStructs with shardings.
+
+        Raises:
+            VgenError: if the checkpoint's arrays do not fit the model.
+        """
+        step = self._manager.latest_step() if step is None else step
+        optimizer = {"opt_state": abstract.opt_state, "step": abstract.step}
+        items = {
+            "params": ocp.args.StandardRestore(abstract.params),
+            "ema": ocp.args.StandardRestore(abstract.ema),
+            "optimizer": ocp.args.StandardRestore(optimizer),
+            "data": ocp.args.JsonRestore(),
+        }
+        try:
+            found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise VgenError(
+                f"checkpoint {self.folder / str(step)} does not fit this configuration or is damaged ({first_line}): "
+                "use the configuration it was trained with, another --workdir, or delete that step's folder"
+            ) from error
+        state = TrainState(
+            found["optimizer"]["step"], found["params"], found["ema"], found["optimizer"]["opt_state"]
+        )
+        return state, found["data"]
+
+    def wait(self) -> None:
+        """Blocks until every started save is complete."""
+        try:
+            self._manager.wait_until_finished()
+        except OSError as error:
+            raise _write_error(self.folder, error) from error
+
+    def close(self) -> None:
+        """Waits and releases the manager."""
+        self.wait()
+        self._manager.close()
+
+
+def _write_error(folder: Path, error: OSError) -> VgenError:
+    if error.errno == errno.ENOSPC:
+        return VgenError(f"no space left to write a checkpoint under {folder}: free space and start again to resume")
+    return VgenError(f"could not write a checkpoint under {folder}: {error}")
+
+
+def export(folder: Path, params: Any, config: Mapping[str, Any]) -> None:
+    """Writes ``params`` and ``config`` as an export folder; an existing one is replaced whole."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    flat = {name: jnp.asarray(value) for name, value in traverse_util.flatten_dict(params, sep="/").items()}
+    partial = folder / (EXPORT_WEIGHTS + ".partial")
+    try:
+        safetensors.flax.save_file(jax.device_get(flat), partial)
+        (folder / EXPORT_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        partial.replace(folder / EXPORT_WEIGHTS)
+    except OSError as error:
+        raise _write_error(folder, error) from error
+
+
+def load_export(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Parameters and config of an export folder.
+
+    Raises:
+        VgenError: if a file is missing or damaged.
+    """
+    folder = Path(folder)
+    for name in (EXPORT_CONFIG, EXPORT_WEIGHTS):
+        if not (folder / name).is_file():
+            raise VgenError(f"{folder / name} is missing: train the network first, or name the folder of an export")
+    try:
+        flat = safetensors.flax.load_file(folder / EXPORT_WEIGHTS)
+        config = json.loads((folder / EXPORT_CONFIG).read_text())
+    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+        raise VgenError(f"{folder} is damaged ({error}): copy or export it again") from error
+    return traverse_util.unflatten_dict(flat, sep="/"), config
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of an export's weights."""
+    path = Path(folder) / EXPORT_WEIGHTS
+    if not path.is_file():
+        raise VgenError(f"{path} is missing: train the network first, or name the folder of an export")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def check_matches(params: Any, expected: Any, source: Path) -> None:
+    """Compares names and shapes with the network's; every missing, extra or wrongly shaped one is listed.
+
+    Raises:
+        VgenError: if any differs.
+    """
+    have = {k: tuple(v.shape) for k, v in traverse_util.flatten_dict(params, sep="/").items()}
+    want = {k: tuple(v.shape) for k, v in traverse_util.flatten_dict(expected, sep="/").items()}
+    faults = [f"missing {k}" for k in sorted(want.keys() - have.keys())]
+    faults += [f"unexpected {k}" for k in sorted(have.keys() - want.keys())]
+    faults += [f"{k} is {have[k]}, not {want[k]}" for k in sorted(have.keys() & want.keys()) if have[k] != want[k]]
+    if faults:
+        raise VgenError(f"the weights in {source} do not fit the network: {'; '.join(faults)}")

@@ -1,0 +1,1 @@
+"""Simulators, the explorers that drive them and the collection of episodes."""

@@ -1,0 +1,97 @@
+"""Noise schedules: x_t = alpha_t x_0 + sigma_t eps with alpha_t² = ᾱ_t and sigma_t² = 1 - ᾱ_t.
+
+SlowFast-VGen eq. (7), (8); AVID §3. Everything is computed on the host in float64, once; the networks and the samplers
+see float32 tables. The rescaling to zero terminal SNR is Lin et al. 2023, "Common Diffusion Noise Schedules and Sample
+Steps are Flawed", algorithm 1.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+from vgen_jax.types import Array, VgenError
+
+ScheduleKind = Literal["linear", "scaled_linear", "cosine", "sigmoid"]
+MAX_BETA = 0.999
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """A discrete noise schedule of ``steps`` diffusion steps.
+
+    Attributes:
+        kind: ``linear`` (beta linear), ``scaled_linear`` (sqrt(beta) linear), ``cosine`` (Nichol and Dhariwal 2021) or
+            ``sigmoid`` (Jabri et al. 2022; AVID uses start -3, end 3, tau 1).
+        steps: number of diffusion steps.
+        start: first beta for the linear kinds; the sigmoid's left end; unused by ``cosine``.
+        end: last beta for the linear kinds; the sigmoid's right end; unused by ``cosine``.
+        zero_terminal_snr: rescale so that the last step is pure noise. Needs a ``v`` or ``x0`` prediction.
+        set_alpha_to_one: what a sampler takes as ᾱ before step 0: 1, or (False) ᾱ_0.
+    """
+
+    kind: ScheduleKind = "scaled_linear"
+    steps: int = 1000
+    start: float = 0.00085
+    end: float = 0.012
+    zero_terminal_snr: bool = False
+    set_alpha_to_one: bool = True
+
+    def __post_init__(self):
+        if self.kind not in _ALPHA_BAR:
+            raise VgenError(f"schedule.kind '{self.kind}' is unknown: use one of {', '.join(_ALPHA_BAR)}")
+        if self.steps < 1:
+            raise VgenError(f"schedule.steps is {self.steps}: use a positive number of diffusion steps")
+
+    def alpha_bar(self) -> np.ndarray:
+        """ᾱ of every step, float64, shape (steps,), decreasing in (0, 1) (0 at the end with zero terminal SNR)."""
+        alpha_bar = _ALPHA_BAR[self.kind](self)
+        return rescale_zero_terminal_snr(alpha_bar) if self.zero_terminal_snr else alpha_bar
+
+    def alpha_sigma(self, t: Array, ndim: int = 5) -> tuple[Array, Array]:
+        """alpha_t and sigma_t (float32) of int steps ``t``, of shape (B,) or (B, T), broadcastable to ``ndim`` axes."""
+        alpha_bar = self.alpha_bar()
+        alpha = jnp.asarray(np.sqrt(alpha_bar), jnp.float32)[t]
+        sigma = jnp.asarray(np.sqrt(1.0 - alpha_bar), jnp.float32)[t]
+        shape = t.shape + (1,) * (ndim - t.ndim)
+        return alpha.reshape(shape), sigma.reshape(shape)
+
+
+def _from_betas(betas: np.ndarray) -> np.ndarray:
+    return np.cumprod(1.0 - np.minimum(betas, MAX_BETA))
+
+
+def _from_alpha_bar(alpha_bar: np.ndarray) -> np.ndarray:
+    """From ᾱ at steps+1 points to the steps' ᾱ, with every beta clipped to at most 0.999."""
+    return _from_betas(1.0 - alpha_bar[1:] / alpha_bar[:-1])
+
+
+def _linear(s: Schedule) -> np.ndarray:
+    return _from_betas(np.linspace(s.start, s.end, s.steps, dtype=np.float64))
+
+
+def _scaled_linear(s: Schedule) -> np.ndarray:
+    return _from_betas(np.linspace(s.start**0.5, s.end**0.5, s.steps, dtype=np.float64) ** 2)
+
+
+def _cosine(s: Schedule) -> np.ndarray:
+    u = np.linspace(0.0, 1.0, s.steps + 1, dtype=np.float64)
+    return _from_alpha_bar(np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2)
+
+
+def _sigmoid(s: Schedule) -> np.ndarray:
+    u = np.linspace(s.start, s.end, s.steps + 1, dtype=np.float64)
+    first, last, curve = (1.0 / (1.0 + np.exp(-x)) for x in (np.float64(s.start), np.float64(s.end), u))
+    alpha_bar = (last - curve) / (last - first)
+    return _from_alpha_bar(alpha_bar / alpha_bar[0])
+
+
+_ALPHA_BAR = {"linear": _linear, "scaled_linear": _scaled_linear, "cosine": _cosine, "sigmoid": _sigmoid}
+
+
+def rescale_zero_terminal_snr(alpha_bar: np.ndarray) -> np.ndarray:
+    """Shifts and scales sqrt(ᾱ) so that its last value is 0 and its first is kept."""
+    root = np.sqrt(alpha_bar)
+    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    return root**2

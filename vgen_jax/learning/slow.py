@@ -1,0 +1,276 @@
+"""The training loop. There is one: autoencoders, diffusion models, adapters and action networks all run through it.
+
+Order of a start: mesh, sharded init, restore (state and data position), loop. In the loop step n is dispatched before
+the metrics of step n-1 are fetched, so the device never waits for the host. Randomness is a function of (seed, step)
+alone, so that a restarted run is bit-identical to an uninterrupted one; the number of devices changes nothing beyond
+rounding.
+"""
+
+import dataclasses
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+
+from vgen_jax import sharding as sh
+from vgen_jax.checkpoint import Checkpoints
+from vgen_jax.learning.state import OptimizerConfig, TrainState, ema_update, init_state, make_optimizer
+from vgen_jax.log import MetricWriter
+from vgen_jax.types import Key, Objective, Params, VgenError
+
+PREEMPTED_STATUS = 128 + signal.SIGTERM
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The loop.
+
+    Attributes:
+        steps: updates in all.
+        seed: of the parameters and of the noise; the data have their own.
+        log_every, checkpoint_every: in steps.
+        keep: checkpoints kept.
+        accumulate: micro-batches whose gradients are averaged into one update; divides the batch size.
+        ema_decay: of the moving average of the parameters.
+        profile_start, profile_steps: a profiler trace of that many steps; 0 steps for none.
+    """
+
+    steps: int = 1000
+    seed: int = 0
+    log_every: int = 10
+    checkpoint_every: int = 500
+    keep: int = 2
+    accumulate: int = 1
+    ema_decay: float = 0.999
+    profile_start: int = 10
+    profile_steps: int = 0
+
+
+class DataIterator(Protocol):
+    """This process's rows of the global batches, and a position that is the same on every process."""
+
+    def __next__(self) -> Any: ...
+
+    def get_state(self) -> dict[str, Any]: ...
+
+    def set_state(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is trained.
+
+    Attributes:
+        init: parameters from a key; runs under jit with sharded outputs.
+        objective: the loss; its frozen arrays are leaves of the pytree (``Partial``).
+        data: gives batches as pytrees of NumPy arrays.
+    """
+
+    init: Callable[[Key], Params]
+    objective: Objective
+    data: DataIterator
+
+
+class Preempted(SystemExit):
+    """The process was asked to stop; its state is saved. Exit status 143."""
+
+    def __init__(self, step: int):
+        super().__init__(PREEMPTED_STATUS)
+        self.step = step
+
+
+def make_update(optimizer: optax.GradientTransformation, config: TrainConfig) -> Callable:
+    """One update, ``(state, objective, batch) -> (state, metrics)``; pure, to be jitted with a donated state."""
+
+    def loss_and_grad(params: Params, objective: Objective, batch: Any, rng: Key):
+        (loss, aux), grads = jax.value_and_grad(objective, has_aux=True)(params, batch, rng)
+        return {"loss": loss, **aux}, grads
+
+    def update(state: TrainState, objective: Objective, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        rng = jax.random.fold_in(jax.random.key(config.seed + 1), state.step)
+        if config.accumulate == 1:
+            metrics, grads = loss_and_grad(state.params, objective, batch, rng)
+        else:
+            metrics, grads = _accumulated(loss_and_grad, state.params, objective, batch, rng, config.accumulate)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics["grad_norm"] = optax.global_norm(grads)
+        ema = ema_update(state.ema, params, config.ema_decay, state.step)
+        return TrainState(state.step + 1, params, ema, opt_state), metrics
+
+    return update
+
+
+def _accumulated(loss_and_grad: Callable, params: Params, objective: Objective, batch: Any, rng: Key, parts: int):
+    """Mean metrics and gradients over ``parts`` micro-batches, in a scan; each takes every ``parts``-th sample."""
+    split = jax.tree.map(lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+    first = jax.tree.map(lambda x: x[0], split)
+    shapes = jax.eval_shape(loss_and_grad, params, objective, first, rng)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    def body(total, part):
+        number, micro = part
+        out = loss_and_grad(params, objective, micro, jax.random.fold_in(rng, number))
+        return jax.tree.map(jnp.add, total, out), None
+
+    total, _ = jax.lax.scan(body, zeros, (jnp.arange(parts), split))
+    return jax.tree.map(lambda x: x / parts, total)
+
+
+class CompiledUpdate:
+    """The jitted update, compiled ahead of time once per batch shape, with the compiler's own count of FLOPs."""
+
+    def __init__(self, update: Callable, state_shardings: Any, mesh: jax.sharding.Mesh):
+        out = (state_shardings, sh.replicated(mesh))
+        self._jitted = jax.jit(update, donate_argnums=0, out_shardings=out)
+        self._compiled: dict[Any, Any] = {}
+        self.flops_per_device = 0.0
+
+    def __call__(self, state: TrainState, objective: Objective, batch: Any):
+        key = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+        if key not in self._compiled:
+            self._compiled[key] = self._jitted.lower(state, objective, batch).compile()
+        compiled = self._compiled[key]
+        cost = compiled.cost_analysis()
+        self.flops_per_device = float((cost or {}).get("flops", 0.0))
+        return compiled(state, objective, batch)
+
+
+class StopSignal:
+    """Turns SIGTERM into a flag that every process of the run agrees on."""
+
+    def __init__(self):
+        self._received = False
+        self._previous = signal.signal(signal.SIGTERM, self._receive)
+
+    def _receive(self, number: int, frame: Any) -> None:
+        self._received = True
+
+    def reached(self) -> bool:
+        """Whether any process was asked to stop. With several processes this is a collective."""
+        if jax.process_count() == 1:
+            return self._received
+        return bool(multihost_utils.process_allgather(np.asarray(self._received)).any())
+
+    def restore(self) -> None:
+        """Puts the previous handler back."""
+        signal.signal(signal.SIGTERM, self._previous)
+
+
+def abstract_state(task: Task, optimizer: optax.GradientTransformation, mesh, mesh_config: sh.MeshConfig, seed: int):
+    """The jitted initialiser, and the state as shapes with shardings."""
+    init = lambda rng: init_state(task.init, optimizer, rng)  # noqa: E731
+    shapes = jax.eval_shape(init, jax.random.key(seed))
+    shardings = sh.tree_shardings(mesh, shapes, mesh_config)
+    abstract = jax.tree.map(
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
+    )
+    return jax.jit(init, out_shardings=shardings), abstract, shardings
+
+
+def train(
+    task: Task,
+    config: TrainConfig,
+    optimizer_config: OptimizerConfig,
+    mesh_config: sh.MeshConfig,
+    workdir: Path,
+    report: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
+) -> TrainState:
+    """Trains to ``config.steps``, from the newest checkpoint in ``workdir`` if there is one.
+
+    Args:
+        report: called at every logged step with the metrics and timings (a progress bar, say).
+
+    Returns:
+        The final state, saved in ``workdir/checkpoints``.
+
+    Raises:
+        VgenError: if a loss is not finite (names the step and the last good checkpoint), or the data are damaged.
+        Preempted: after SIGTERM, when the state has been saved.
+    """
+    mesh = sh.make_mesh(mesh_config)
+    optimizer = make_optimizer(optimizer_config)
+    init, abstract, shardings = abstract_state(task, optimizer, mesh, mesh_config, config.seed)
+    checkpoints = Checkpoints(workdir / "checkpoints", config.keep)
+    if checkpoints.latest_step() is None:
+        state, start = init(jax.random.key(config.seed)), 0
+    else:
+        state, position = checkpoints.restore(abstract)
+        task.data.set_state(position)
+        start = int(state.step)
+    update = CompiledUpdate(make_update(optimizer, config), shardings, mesh)
+    objective = jax.device_put(task.objective, sh.replicated(mesh))
+    writer, stop = MetricWriter(workdir, resume_step=start), StopSignal()
+    recorder = Recorder(config, writer, checkpoints, report, start)
+    try:
+        for step in range(start + 1, config.steps + 1):
+            _profile(config, workdir, step)
+            batch = sh.global_batch(sh.batch_sharding(mesh), next(task.data))
+            state, metrics = update(state, objective, batch)
+            recorder.dispatched(step, metrics, update.flops_per_device)
+            stopping = stop.reached()
+            if step % config.checkpoint_every == 0 or step == config.steps or stopping:
+                recorder.settle()
+                checkpoints.save(state, task.data.get_state())
+            if stopping:
+                raise Preempted(step)
+        recorder.settle()
+    finally:
+        stop.restore()
+        checkpoints.close()
+        writer.close()
+    return state
+
+
+class Recorder:
+    """Fetches each step's metrics one step late, stops on a loss that is not finite, and logs."""
+
+    def __init__(self, config: TrainConfig, writer: MetricWriter, checkpoints: Checkpoints, report, start: int):
+        self._config, self._writer, self._checkpoints, self._report = config, writer, checkpoints, report
+        self._pending: tuple[int, Any, float] | None = None
+        self._clock, self._clock_step, self._flops = time.perf_counter(), start, 0.0
+
+    def dispatched(self, step: int, metrics: Any, flops: float) -> None:
+        """Takes the metrics of the step just dispatched and settles those of the one before."""
+        previous, self._pending = self._pending, (step, metrics, flops)
+        if previous is not None:
+            self._record(*previous)
+
+    def settle(self) -> None:
+        """Waits for the last dispatched step."""
+        if self._pending is not None:
+            self._record(*self._pending)
+            self._pending = None
+
+    def _record(self, step: int, device_metrics: Any, flops: float) -> None:
+        metrics = {name: float(value) for name, value in jax.device_get(device_metrics).items()}
+        self._flops += flops
+        if not np.isfinite(metrics["loss"]):
+            last = self._checkpoints.latest_step()
+            good = f"the last good checkpoint is {self._checkpoints.folder / str(last)}" if last else "none was saved"
+            raise VgenError(
+                f"the loss is {metrics['loss']} at step {step}; {good}: lower optimizer.learning_rate or check the data"
+            )
+        if step % self._config.log_every and step not in (1, self._config.steps):
+            return
+        now = time.perf_counter()
+        seconds, steps = now - self._clock, step - self._clock_step
+        timing = {"steps_per_second": steps / seconds, "tflops_per_second_per_device": self._flops / seconds / 1e12}
+        self._clock, self._clock_step, self._flops = now, step, 0.0
+        self._writer.scalars(step, metrics)
+        self._writer.timings(step, timing)
+        self._report(step, {**metrics, **timing})
+
+
+def _profile(config: TrainConfig, workdir: Path, step: int) -> None:
+    if config.profile_steps and step == config.profile_start:
+        jax.profiler.start_trace(str(workdir / "profile"))
+    if config.profile_steps and step == config.profile_start + config.profile_steps:
+        jax.profiler.stop_trace()

@@ -1,0 +1,72 @@
+"""Convolutional blocks. Frames are folded into the batch for spatial work (``x_FHWC``)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vgen_jax.types import Array
+
+
+def group_norm(groups: int, eps: float, dtype: jnp.dtype, name: str) -> nn.GroupNorm:
+    """GroupNorm over every axis but the first and the channel groups; float32 statistics."""
+    return nn.GroupNorm(num_groups=groups, epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
+
+
+def conv3x3(features: int, dtype: jnp.dtype, name: str, strides: int = 1) -> nn.Conv:
+    """3×3 convolution with one pixel of zero padding on every side."""
+    return nn.Conv(features, (3, 3), (strides, strides), padding=((1, 1), (1, 1)), dtype=dtype, name=name)
+
+
+class ResnetBlock(nn.Module):
+    """GroupNorm, SiLU, conv, + time embedding, GroupNorm, SiLU, conv, + input.
+
+    Attributes:
+        features: output channels; a 1×1 shortcut appears where they differ from the input's.
+        groups: groups of the norms.
+        eps: epsilon of the norms.
+    """
+
+    features: int
+    groups: int = 32
+    eps: float = 1e-5
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_FHWC: Array, embedding_FD: Array | None = None) -> Array:
+        h = jax.nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm1")(x_FHWC))
+        h = conv3x3(self.features, self.dtype, "conv1")(h)
+        if embedding_FD is not None:
+            shift = nn.Dense(self.features, dtype=self.dtype, name="time_emb_proj")(jax.nn.silu(embedding_FD))
+            h = h + shift[:, None, None, :]
+        h = jax.nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm2")(h))
+        h = conv3x3(self.features, self.dtype, "conv2")(h)
+        if x_FHWC.shape[-1] != self.features:
+            x_FHWC = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="conv_shortcut")(x_FHWC)
+        return x_FHWC + h
+
+
+class Downsample(nn.Module):
+    """Halves height and width by a strided 3×3 convolution.
+
+    Attributes:
+        asymmetric: pad bottom and right only, as Stable Diffusion's autoencoder does; else one pixel on every side.
+    """
+
+    asymmetric: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_FHWC: Array) -> Array:
+        padding = ((0, 1), (0, 1)) if self.asymmetric else ((1, 1), (1, 1))
+        return nn.Conv(x_FHWC.shape[-1], (3, 3), (2, 2), padding, dtype=self.dtype, name="conv")(x_FHWC)
+
+
+class Upsample(nn.Module):
+    """Doubles height and width: nearest neighbour, then a 3×3 convolution."""
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_FHWC: Array) -> Array:
+        x = jnp.repeat(jnp.repeat(x_FHWC, 2, axis=1), 2, axis=2)
+        return conv3x3(x.shape[-1], self.dtype, "conv")(x)

@@ -1,0 +1,136 @@
+"""Long videos, chunk after chunk, in latent space (SlowFast-VGen §3.2 "Generation", algorithm 1a without the update).
+
+Each chunk of f_g frames is sampled given the last f_p frames and the actions of that chunk, which are taken from a
+stream one at a time, so that a person may decide on the next one after seeing the last. Latents are never decoded and
+encoded again between chunks. Every chunk has the same shapes: one compilation serves them all, and memory does not grow
+with the length of the video.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vgen_jax.diffusion import samplers
+from vgen_jax.diffusion.masking import Masking, clean_past
+from vgen_jax.diffusion.schedules import Schedule
+from vgen_jax.types import Array, Condition, Key, Memory, Predictor, Recalled, VideoBatch
+
+NOISE_STREAM, MEMORY_STREAM = 0, 1
+
+
+class ChunkAction(NamedTuple):
+    """What is done during one generated chunk.
+
+    Attributes:
+        text: the command.
+        token_L: its tokens; ``None`` for a model without text.
+        action_TA: (f_g, A) model units, row t leads to the chunk's frame t; ``None`` for a model without actions.
+    """
+
+    text: str
+    token_L: np.ndarray | None
+    action_TA: np.ndarray | None
+
+
+class Start(NamedTuple):
+    """Where the videos of a rollout begin.
+
+    Attributes:
+        past_BTHWC: f_p clean latents per video.
+        action_BTA: (B, f_p, A) the actions that led to them, model units; row 0 is never read. ``None`` without actions.
+        id_B: a number per video; its noise depends on it and not on its place in the batch.
+    """
+
+    past_BTHWC: Array
+    action_BTA: np.ndarray | None
+    id_B: np.ndarray
+
+
+class Generated(NamedTuple):
+    """One generated chunk: ``number`` counts from 0, ``latents_BTHWC`` holds its f_g new frames."""
+
+    number: int
+    action: ChunkAction
+    latents_BTHWC: Array
+
+
+# (what the memory recalled, the window's conditioning, one key per video) -> the f_g new latents
+SampleChunk = Callable[[Recalled, VideoBatch, Key], Array]
+
+
+def sample_future(
+    predictor: Predictor,
+    condition: Condition,
+    past_BTHWC: Array,
+    frames: int,
+    schedule: Schedule,
+    sampler: samplers.Sampler,
+    masking: Masking,
+    key_B: Key,
+) -> Array:
+    """Samples ``frames`` new latents after ``past_BTHWC``; the past is reset to its clean latents at every step.
+
+    Args:
+        key_B: one key per video.
+
+    Returns:
+        (B, frames, H, W, C), float32.
+    """
+    b, f_p = past_BTHWC.shape[:2]
+    shape = (b, f_p + frames, *past_BTHWC.shape[2:])
+    window = jnp.zeros(shape, jnp.float32).at[:, :f_p].set(past_BTHWC)
+    past_BT = jnp.broadcast_to(jnp.arange(f_p + frames) < f_p, shape[:2])
+    masked = clean_past(predictor, window, past_BT, masking)
+    split_B = jax.vmap(jax.random.split)(key_B)
+    noise = samplers.normal_like(split_B[:, 0], shape)
+    return samplers.sample(masked, schedule, sampler, noise, condition, split_B[:, 1])[:, f_p:]
+
+
+def video_keys(rng: Key, stream: int, number: int, id_B: np.ndarray) -> Key:
+    """A key per video from (stream, chunk, video id) alone."""
+    rng = jax.random.fold_in(jax.random.fold_in(rng, stream), number)
+    return jax.vmap(jax.random.fold_in, (None, 0))(rng, jnp.asarray(id_B))
+
+
+def chunk_condition(history_BTA: np.ndarray | None, action: ChunkAction, shape: tuple[int, int, int]) -> VideoBatch:
+    """The conditioning of a window of ``shape`` = (videos, f_p, f_g); its video is left empty."""
+    b, f_p, f_g = shape
+    frames = f_p + f_g
+    past_BT = np.broadcast_to(np.arange(frames) < f_p, (b, frames))
+    token = None if action.token_L is None else np.broadcast_to(action.token_L, (b, len(action.token_L)))
+    if history_BTA is None or action.action_TA is None:
+        return VideoBatch(np.zeros(()), past_BT, token)
+    future_BTA = np.broadcast_to(action.action_TA, (b, *action.action_TA.shape))
+    action_BTA = np.concatenate([history_BTA, future_BTA], axis=1).astype(np.float32)
+    valid_BT = np.ones((b, frames), bool)
+    action_BTA[:, 0], valid_BT[:, 0] = 0.0, False
+    return VideoBatch(np.zeros(()), past_BT, token, action_BTA, valid_BT)
+
+
+def rollout(
+    sample_chunk: SampleChunk, memory: Memory, start: Start, actions: Iterable[ChunkAction], frames: int, rng: Key
+) -> Iterator[Generated]:
+    """Generates a chunk of ``frames`` per action, for as long as ``actions`` goes on.
+
+    The next action is asked for only when the chunk before it has been handed out.
+
+    Args:
+        sample_chunk: see ``sample_future``; compiled by the caller, once.
+        memory: what is carried beyond the past frames.
+        frames: f_g.
+    """
+    past, history = start.past_BTHWC, start.action_BTA
+    b, f_p = past.shape[:2]
+    m = memory.init(jax.random.fold_in(rng, MEMORY_STREAM))
+    for number, action in enumerate(actions):
+        window = chunk_condition(history, action, (b, f_p, frames))
+        recalled = memory.recall(m, past)
+        new = sample_chunk(recalled, window, video_keys(rng, NOISE_STREAM, number, start.id_B))
+        m = memory.remember(m, past, new, video_keys(rng, MEMORY_STREAM, number, start.id_B))
+        past = jnp.concatenate([past, new], axis=1)[:, -f_p:]
+        if window.action_BTA is not None:
+            history = np.asarray(window.action_BTA)[:, -f_p:]
+        yield Generated(number, action, new)

@@ -1,0 +1,24 @@
+"""One module per run, with a function ``run(config, workdir)``. ``config.run`` names it.
+
+A run is imported when it starts, so that none pays for what another one needs.
+"""
+
+import importlib
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from vgen_jax.types import VgenError
+
+RUNS = ("check_data", "collect", "encode", "evaluate", "export", "generate", "import_videos", "pipeline", "train")
+
+
+def start(config: ConfigDict, workdir: Path) -> None:
+    """Runs ``config.run`` in ``workdir``.
+
+    Raises:
+        VgenError: for a fault that the user can mend.
+    """
+    if config.run not in RUNS:
+        raise VgenError(f"config key run is '{config.run}': use one of {', '.join(RUNS)}")
+    importlib.import_module(f"vgen_jax.runs.{config.run}").run(config, workdir)

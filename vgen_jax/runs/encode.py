@@ -1,0 +1,63 @@
+"""Run ``encode``: a data set of frames becomes one of latents, so that slow learning need not run the autoencoder.
+
+Latents are stored as float16, scaled to unit variance. The data set records the autoencoder's digest, and training
+refuses latents of another one.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from vgen_jax import build
+from vgen_jax.checkpoint import digest
+from vgen_jax.data.records import INFO_FILE, EpisodeSource, EpisodeWriter, decode_episode, read_info, write_text
+from vgen_jax.data.schema import DatasetInfo
+from vgen_jax.log import progress
+from vgen_jax.runs.folder import keep_config
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Encodes every split of ``config.data_dir`` with ``config.autoencoder_dir``; finished shards are skipped."""
+    keep_config(config, workdir)
+    autoencoder = build.load_autoencoder(Path(config.autoencoder_dir))
+    info = read_info(config.data_dir)
+    encode = jax.jit(lambda encode, frames: encode(frames))
+    total = sum(info.frames(split) for split in info.splits)
+    with progress(total=total, desc="encode", unit="frame") as bar:
+        for split, shards in info.splits.items():
+            source = EpisodeSource(config.data_dir, split)
+            first = 0
+            for shard in shards:
+                target = workdir / shard.file
+                if target.is_file():
+                    bar.update(sum(shard.frames))
+                else:
+                    with EpisodeWriter(target) as writer:
+                        for number in range(first, first + len(shard.frames)):
+                            episode = decode_episode(source[number])
+                            latents = encode_frames(encode, autoencoder, episode.frames_THWC, config.batch_frames)
+                            writer.write(dataclasses.replace(episode, frames_THWC=latents))
+                            bar.update(len(latents))
+                first += len(shard.frames)
+    height, width = info.frame_shape[:2]
+    shape = (height // autoencoder.factor, width // autoencoder.factor, autoencoder.channels)
+    write_text(workdir / INFO_FILE, latent_info(info, shape, config.autoencoder_dir).to_json())
+
+
+def latent_info(info: DatasetInfo, shape: tuple[int, int, int], autoencoder_dir: str) -> DatasetInfo:
+    """The description of the encoded data set."""
+    latents = {"digest": digest(Path(autoencoder_dir)), "frame_shape": info.frame_shape}
+    return dataclasses.replace(info, frame_shape=shape, content="latents", latents=latents)
+
+
+def encode_frames(encode, autoencoder: build.Autoencoder, frames_THWC: np.ndarray, batch: int) -> np.ndarray:
+    """float16 latents of uint8 frames, in batches of one size (the last is padded), so that one compilation serves."""
+    parts = []
+    for start in range(0, len(frames_THWC), batch):
+        part = frames_THWC[start : start + batch]
+        padded = np.pad(part, ((0, batch - len(part)), (0, 0), (0, 0), (0, 0)), mode="edge")
+        parts.append(np.asarray(encode(autoencoder.encode, padded), np.float16)[: len(part)])
+    return np.concatenate(parts)

@@ -1,0 +1,125 @@
+"""Run ``evaluate``: the next-chunk numbers of a slow model on held-out scenes, with pictures and a report."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from vgen_jax import build, evaluate, media, report
+from vgen_jax.checkpoint import digest
+from vgen_jax.data.pipeline import PipelineConfig, evaluation_windows, to_batch
+from vgen_jax.diffusion.samplers import Sampler
+from vgen_jax.log import progress
+from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
+from vgen_jax.rollout import sample_future, video_keys
+from vgen_jax.runs.folder import keep_config
+from vgen_jax.types import Key, VgenError, VideoBatch
+
+SHOWN = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """What to evaluate on.
+
+    Attributes:
+        windows: how many windows, a multiple of the data's batch size; spread over scenes and time.
+        guidance: scale of classifier-free guidance; 1 for none.
+        seed: of the noise.
+    """
+
+    windows: int
+    guidance: float
+    seed: int
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Writes ``results.json``, ``samples/next_chunk.png`` and ``report.html``."""
+    keep_config(config, workdir)
+    settings = build.section(EvaluateConfig, config.evaluate, "evaluate")
+    sampler = build.section(Sampler, config.sampler, "sampler")
+    data = build.section(PipelineConfig, config.data, "data")
+    if settings.windows % data.batch_size:
+        raise VgenError(f"evaluate.windows {settings.windows} is no multiple of data.batch_size {data.batch_size}")
+    model = build.load_slow_model(Path(config.model_dir))
+    past, future = data.windows[0]
+    networks = evaluation_networks(model, sampler, settings.guidance, past, future)
+    rng = jax.random.key(settings.seed)
+    batches: Iterator[VideoBatch] = (to_batch(b) for b in evaluation_windows(data, settings.windows, 0, 1))
+    shown = progress(batches, total=settings.windows // data.batch_size, desc="evaluate", unit="batch")
+    results = evaluate.evaluate(networks, shown, future, rng)
+    contract = {
+        "split": data.split,
+        "windows": settings.windows,
+        "past_frames": past,
+        "future_frames": future,
+        "context_frames_in_metrics": False,
+        "resolution": "x".join(str(n) for n in build.frame_size(model)),
+        "value_range": "[0, 1]",
+        "sampler": f"{sampler.kind} {sampler.steps} steps eta {sampler.eta} guidance {settings.guidance}",
+        "seed": settings.seed,
+        "model_sha256": digest(Path(config.model_dir)),
+        "device": jax.devices()[0].device_kind,
+    }
+    (workdir / "results.json").write_text(json.dumps({**results, "contract": contract}, indent=2) + "\n")
+    picture = workdir / "samples" / "next_chunk.png"
+    first = next(to_batch(b) for b in evaluation_windows(data, settings.windows, 0, 1))
+    _, generated = evaluate.evaluate_batch(networks, first, future, jax.random.fold_in(rng, 0))
+    video = np.asarray(first.video_BTHWC)[:SHOWN]
+    sheet = evaluate.comparison_rows(video[:, past:], generated[:SHOWN], video[:, :past])
+    media.write_png(picture, sheet.repeat(2, axis=0).repeat(2, axis=1))
+    write_page(workdir, results, contract, picture, config)
+
+
+def evaluation_networks(
+    model: build.SlowModel, sampler: Sampler, guidance: float, past: int, future: int
+) -> evaluate.Networks:
+    """The model's next chunk and its loss, compiled once each."""
+    config = model.config
+
+    @jax.jit
+    def generate(params, autoencoder, batch: VideoBatch, key_B):
+        latents = autoencoder[0](batch.video_BTHWC[:, :past])
+        predictor = build.guided(model, params, batch, guidance)
+        condition = model.denoiser.embed(params, batch)
+        new = sample_future(predictor, condition, latents, future, config.schedule, sampler, config.masking, key_B)
+        return autoencoder[1](new)
+
+    frozen = (model.autoencoder.encode, model.autoencoder.decode)
+
+    def next_chunk(batch: VideoBatch, rng: Key):
+        key_B = video_keys(rng, 0, 0, np.asarray(batch.sample_id_B))
+        return generate(model.params, frozen, batch, key_B)
+
+    objective = masked_diffusion(
+        model.denoiser.embed,
+        model.denoiser.predict,
+        model.autoencoder.encode,
+        config.schedule,
+        dataclasses.replace(config.masking, augment_past=0.0),
+        DiffusionLoss(config.kind, 0.0, 0.0),
+    )
+    return evaluate.Networks(next_chunk, evaluate.jitted_loss(objective, model.params))
+
+
+def write_page(workdir: Path, results: dict, contract: dict, picture: Path, config: ConfigDict) -> None:
+    """report.html: a table against the baseline, everything measured, pictures, the contract."""
+    rows = []
+    for name in ("psnr", "ssim", "psnr_moving", "ssim_moving"):
+        base = name.replace("_moving", "") + "_repeat_last" + ("_moving" if name.endswith("_moving") else "")
+        rows.append((name, results[name], results[f"{name}_ci95"], results[base], results[f"{base}_ci95"]))
+    sections = [
+        report.Table(("metric", "model", "± 95 %", "repeat last frame", "± 95 %"), rows, title="Next chunk"),
+        report.Table(("result", "value"), sorted(results.items()), title="Everything measured"),
+        report.Image(
+            picture,
+            title="Next chunk",
+            caption="Pairs of rows: above the simulator, below the model, after the same real past frames.",
+        ),
+        report.Table(("contract", "value"), sorted((k, str(v)) for k, v in contract.items()), title="Contract"),
+    ]
+    report.write_report(workdir, "Next-chunk evaluation", sections, config=config.to_dict())

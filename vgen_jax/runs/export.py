@@ -1,0 +1,30 @@
+"""Run ``export``: the newest checkpoint of an unfinished training as an export folder, which other runs load."""
+
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from vgen_jax import build, sharding
+from vgen_jax.checkpoint import Checkpoints
+from vgen_jax.learning.slow import TrainConfig, abstract_state
+from vgen_jax.learning.state import OptimizerConfig, make_optimizer
+from vgen_jax.runs.train import TASKS
+from vgen_jax.types import VgenError
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Takes a training's config and work directory, with ``--config.run=export``."""
+    task, finish = TASKS[config.objective.kind](config)
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    if checkpoints.latest_step() is None:
+        raise VgenError(f"{workdir / 'checkpoints'} has no checkpoint: train for longer first")
+    mesh_config = build.section(sharding.MeshConfig, config.mesh, "mesh")
+    optimizer = make_optimizer(build.section(OptimizerConfig, config.optimizer, "optimizer"))
+    train_config = build.section(TrainConfig, config.train, "train")
+    mesh = sharding.make_mesh(mesh_config)
+    _, abstract, _ = abstract_state(task, optimizer, mesh, mesh_config, train_config.seed)
+    state, _ = checkpoints.restore(abstract)
+    checkpoints.close()
+    finish(jax.device_get(state), workdir / "export")
+    print(f"exported step {int(state.step)} to {workdir / 'export'}", flush=True)

@@ -1,0 +1,15 @@
+"""Run ``import_videos``: a folder of videos and a CSV or JSONL of actions become a data set of records."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from vgen_jax import build
+from vgen_jax.data.videos import ImportConfig, import_videos
+from vgen_jax.runs.folder import keep_config
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Imports into the work directory."""
+    keep_config(config, workdir)
+    import_videos(workdir, build.section(ImportConfig, config.videos, "videos"))

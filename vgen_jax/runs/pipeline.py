@@ -1,0 +1,78 @@
+"""Run ``pipeline``: named stages, each a run of its own in its own folder; finished ones are skipped on a second start.
+
+``config.stages`` maps a stage's name to its run's config; ``config.order`` says in which order. A finished stage leaves
+``finished.json`` in its folder, with the config that it ran with; a changed config is refused.
+"""
+
+import json
+import time
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from vgen_jax import report, runs
+from vgen_jax.log import METRICS_FILE
+from vgen_jax.runs.folder import as_json, keep_config, resolved
+from vgen_jax.types import VgenError
+
+FINISHED_FILE = "finished.json"
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Runs every stage that is not finished, then gathers the results in one report."""
+    keep_config(config, workdir)
+    seconds = {}
+    for name in config.order:
+        if name not in config.stages:
+            raise VgenError(f"config key order names stage '{name}': stages has {', '.join(config.stages)}")
+        folder = workdir / name
+        stage = resolved(config.stages[name], folder)
+        seconds[name] = finished_seconds(stage, folder)
+        if seconds[name] is None:
+            print(f"stage {name}: {stage.run}", flush=True)
+            start = time.monotonic()
+            runs.start(stage, folder)
+            seconds[name] = time.monotonic() - start
+            folder.mkdir(parents=True, exist_ok=True)
+            done = {"seconds": round(seconds[name], 1), "config": json.loads(as_json(stage))}
+            (folder / FINISHED_FILE).write_text(json.dumps(done, indent=2) + "\n")
+        else:
+            print(f"stage {name}: finished before, skipped", flush=True)
+    gather(config, workdir, seconds)
+
+
+def finished_seconds(stage: ConfigDict, folder: Path) -> float | None:
+    """How long a finished stage took; ``None`` if it has to run.
+
+    Raises:
+        VgenError: if it finished with another config.
+    """
+    path = folder / FINISHED_FILE
+    if not path.is_file():
+        return None
+    done = json.loads(path.read_text())
+    if done["config"] != json.loads(as_json(stage)):
+        raise VgenError(f"{path} was finished with another config: use another --workdir, or delete {folder}")
+    return done["seconds"]
+
+
+def gather(config: ConfigDict, workdir: Path, seconds: dict[str, float]) -> None:
+    """Copies the stages' results.json into one, and writes report.html over all of them."""
+    results, sections = {}, []
+    rows = [(name, config.stages[name].run, round(seconds[name], 1)) for name in config.order]
+    for name in config.order:
+        folder = workdir / name
+        if (folder / "results.json").is_file():
+            found = json.loads((folder / "results.json").read_text())
+            results[name] = found
+            scalars = [(k, v) for k, v in found.items() if isinstance(v, (int, float, str))]
+            sections.append(report.Table(("result", "value"), scalars, title=name))
+        if (folder / METRICS_FILE).is_file():
+            sections.append(report.metric_curves(folder / METRICS_FILE, ["loss"], title=f"{name}: loss", log_y=True))
+        samples = sorted((folder / "samples").glob("*")) if (folder / "samples").is_dir() else []
+        sections += [report.Video(path, title=path.stem) for path in samples if path.suffix == ".mp4"]
+        sections += [report.Image(path, title=path.stem) for path in samples if path.suffix == ".png"]
+    (workdir / "results.json").write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+    sections.append(report.Table(("stage", "run", "seconds"), rows, title="Stages"))
+    page = report.write_report(workdir, config.title, sections, command=config.command, config=config.to_dict())
+    print(f"report: {page}", flush=True)

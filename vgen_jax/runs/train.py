@@ -1,0 +1,160 @@
+"""Run ``train``: any objective, through the one loop; ends in an export that other runs load.
+
+``config.objective.kind`` chooses what is trained: ``autoencoder`` or ``masked_diffusion``.
+"""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.tree_util import Partial
+from ml_collections import ConfigDict
+
+from vgen_jax import build
+from vgen_jax.checkpoint import digest, export
+from vgen_jax.data.pipeline import PipelineConfig, make_iterator, to_batch
+from vgen_jax.data.records import INFO_FILE, read_info
+from vgen_jax.data.schema import DatasetInfo
+from vgen_jax.learning.slow import Task, TrainConfig, train
+from vgen_jax.learning.state import OptimizerConfig, TrainState
+from vgen_jax.log import is_main_process, progress
+from vgen_jax.objectives import autoencoder as autoencoder_objective
+from vgen_jax.objectives import masked_diffusion as diffusion_objective
+from vgen_jax.runs.folder import keep_config
+from vgen_jax.sharding import MeshConfig
+from vgen_jax.types import VgenError
+
+SCALE_BATCHES = 16
+
+
+class Batches:
+    """The data iterator as VideoBatches."""
+
+    def __init__(self, config: PipelineConfig):
+        self._iterator = make_iterator(config, jax.process_index(), jax.process_count())
+
+    def __next__(self):
+        return to_batch(next(self._iterator))
+
+    def get_state(self) -> dict[str, Any]:
+        return self._iterator.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._iterator.set_state(state)
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Trains, shows a progress bar, and exports the moving average of the parameters."""
+    if config.objective.kind not in TASKS:
+        raise VgenError(f"config key objective.kind is '{config.objective.kind}': use one of {', '.join(TASKS)}")
+    task, finish = TASKS[config.objective.kind](config)
+    train_config = build.section(TrainConfig, config.train, "train")
+    optimizer = build.section(OptimizerConfig, config.optimizer, "optimizer")
+    mesh = build.section(MeshConfig, config.mesh, "mesh")
+    if is_main_process():
+        keep_config(config, workdir)
+        print(config, flush=True)
+    with progress(total=train_config.steps, desc=f"train {workdir.name}", unit="step") as bar:
+
+        def report(step: int, metrics: Mapping[str, float]) -> None:
+            bar.update(step - bar.n)
+            bar.set_postfix({k: f"{v:.4g}" for k, v in metrics.items()}, refresh=False)
+
+        state = train(task, train_config, optimizer, mesh, workdir, report)
+    if is_main_process():
+        finish(state, workdir / "export")
+
+
+Finish = Callable[[TrainState, Path], None]
+
+
+def pipeline_config(config: ConfigDict) -> PipelineConfig:
+    """The data section."""
+    return build.section(PipelineConfig, config.data, "data")
+
+
+def autoencoder_task(config: ConfigDict) -> tuple[Task, Finish]:
+    """Trains the KL autoencoder; its export carries the scale that gives latents unit variance."""
+    shape = build.section(build.AutoencoderConfig, config.autoencoder, "autoencoder")
+    network = build.autoencoder_network(shape)
+    data = pipeline_config(config)
+    if read_info(data.data_dir).content != "frames":
+        raise VgenError(f"{data.data_dir} holds latents: an autoencoder is trained on frames")
+
+    def reconstruct(params, x, rng):
+        return network.apply({"params": params}, x, rng)
+
+    def init(rng):
+        return network.init(rng, np.zeros((1, network.factor, network.factor, 3), np.float32))["params"]
+
+    def finish(state: TrainState, folder: Path) -> None:
+        params = jax.device_get(state.ema)
+        scale = latent_scale(network, params, data)
+        export(folder, params, {"autoencoder": dataclasses.asdict(shape), "scale": scale})
+
+    objective = autoencoder_objective.autoencoder(reconstruct, shape.kl_weight)
+    return Task(init, objective, Batches(data)), finish
+
+
+def latent_scale(network, params, data: PipelineConfig) -> float:
+    """1 / standard deviation of the latents over the first batches of the training data."""
+    encode = jax.jit(lambda params, x: network.apply({"params": params}, x, method="encode")[0])
+    batches = make_iterator(data, 0, 1)
+    means = []
+    for _ in range(SCALE_BATCHES):
+        frames = next(batches)["video"]
+        means.append(np.asarray(encode(params, autoencoder_objective.to_unit(frames))))
+    return float(1.0 / np.std(np.concatenate([m.reshape(-1) for m in means])))
+
+
+def diffusion_task(config: ConfigDict) -> tuple[Task, Finish]:
+    """Slow learning (SlowFast-VGen §3.1.1) on frames, through a frozen autoencoder, or on stored latents."""
+    data = pipeline_config(config)
+    info = read_info(data.data_dir)
+    autoencoder_folder = latents_folder(config, info, data.data_dir)
+    autoencoder = build.load_autoencoder(autoencoder_folder)
+    slow = slow_config(config, info, autoencoder.channels)
+    to_latents = autoencoder.encode if info.content == "frames" else Partial(lambda latents: latents)
+    networks = build.denoiser(slow)
+    loss = build.section(diffusion_objective.DiffusionLoss, config.objective.loss, "objective.loss")
+    objective = diffusion_objective.masked_diffusion(
+        networks.embed, networks.predict, to_latents, slow.schedule, slow.masking, loss
+    )
+
+    def finish(state: TrainState, folder: Path) -> None:
+        raw = {"slow": dataclasses.asdict(slow), "windows": data.windows}
+        export(folder, jax.device_get(state.ema), raw)
+        shutil.copyfile(Path(data.data_dir) / INFO_FILE, folder / "dataset.json")
+        shutil.copytree(autoencoder_folder, folder / "autoencoder", dirs_exist_ok=True)
+
+    return Task(networks.init, objective, Batches(data)), finish
+
+
+def latents_folder(config: ConfigDict, info: DatasetInfo, data_dir: str) -> Path:
+    """The export of the autoencoder; stored latents must have been made by that very one."""
+    folder = Path(config.autoencoder_dir)
+    if info.latents is not None and info.latents["digest"] != digest(folder):
+        raise VgenError(f"the latents in {data_dir} were made by another autoencoder than {folder}: encode them again")
+    return folder
+
+
+def slow_config(config: ConfigDict, info: DatasetInfo, channels: int) -> build.SlowConfig:
+    """The definition of the slow model; what the data and the autoencoder determine is filled in from them."""
+    values = {
+        **config.slow.to_dict(),
+        "kind": config.objective.loss.kind,
+        "actions": config.data.action,
+        "action_dim": build.action_width(info, config.data.action),
+        "latent_channels": channels,
+    }
+    return build.section(build.SlowConfig, values, "slow")
+
+
+TASKS: dict[str, Callable[[ConfigDict], tuple[Task, Finish]]] = {
+    "autoencoder": autoencoder_task,
+    "masked_diffusion": diffusion_task,
+}

@@ -1,0 +1,123 @@
+"""Axis legend, array aliases and the protocols that carry the library.
+
+Axes, one letter each, suffixed to array names (``x_BTHWC``):
+
+====  =====================================  ====  ===============================
+B     batch                                  F     frames folded into the batch, B·T
+T     frames                                 N     pixels folded, H·W
+H, W  height, width                          K     attention heads
+C     channels (always last)                 D     width of a token or a head
+L     text tokens                            A     action dimensions
+====  =====================================  ====  ===============================
+
+Four seams (every method of the library is an instance of one of them):
+
+* ``Predictor``: ``(x_t, t, condition) -> Prediction``. Guidance, adapters and black-box models are functions
+  from Predictor to Predictor.
+* ``Objective``: ``(params, batch, rng) -> (loss, aux)``. Everything that is trained is trained through one loop.
+* the LoRA collection: models do not know that adapters exist.
+* ``Memory``: what a rollout carries from chunk to chunk.
+
+Predictors and Objectives that hold frozen arrays are ``jax.tree_util.Partial`` objects: pytrees, so that the arrays
+travel through ``jit`` as arguments and are never baked into a compiled program as constants.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+import flax.struct
+import jax
+
+Array = jax.Array
+Key = jax.Array
+Params = Mapping[str, Any]
+PredictionKind = Literal["eps", "x0", "v"]
+
+
+@flax.struct.dataclass
+class Condition:
+    """What a generated window of T frames is conditioned on. Every field may be absent (``None``).
+
+    Attributes:
+        text_BLD: text embeddings, one sequence per window.
+        text_mask_BL: True where a text token is real; ``None`` attends to all of them.
+        action_BTA: the action that led to each frame, in model units (divided by the action space's scale):
+            entry t is the action taken at frame t-1.
+        action_valid_BT: False where that action is unknown (the window's first frame) or dropped for guidance; the
+            network then uses its learned null action.
+    """
+
+    text_BLD: Array | None = None
+    text_mask_BL: Array | None = None
+    action_BTA: Array | None = None
+    action_valid_BT: Array | None = None
+
+
+@flax.struct.dataclass
+class VideoBatch:
+    """One batch of windows as the data pipeline gives it.
+
+    Attributes:
+        video_BTHWC: uint8 frames in [0, 255], or float latents.
+        past_BT: True for the f_p clean conditioning frames that open the window, False for the f_g frames to generate.
+        token_BL: text token ids, 0 is padding; ``None`` for data without text.
+        action_BTA: see ``Condition.action_BTA``; ``None`` for data without actions.
+        action_valid_BT: see ``Condition.action_valid_BT``.
+        sample_id_B: int32 number of the sample in the epoch-free global order.
+        pose_BTP: ground truth x, y, z (map units) and heading (degrees), only where it was asked for.
+    """
+
+    video_BTHWC: Array
+    past_BT: Array
+    token_BL: Array | None = None
+    action_BTA: Array | None = None
+    action_valid_BT: Array | None = None
+    sample_id_B: Array | None = None
+    pose_BTP: Array | None = None
+
+
+@flax.struct.dataclass
+class Prediction:
+    """A network's output and what it means: ``kind`` is ``eps``, ``x0`` or ``v`` (see ``diffusion.prediction``)."""
+
+    value: Array
+    kind: PredictionKind = flax.struct.field(pytree_node=False, default="eps")
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """A denoiser. ``x_t_BTHWC`` is noisy, ``t_B`` an int32 diffusion step in [0, steps)."""
+
+    def __call__(self, x_t_BTHWC: Array, t_B: Array, condition: Condition) -> Prediction: ...
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A training loss: the mean over the batch, fp32, and scalars worth logging."""
+
+    def __call__(self, params: Params, batch: Any, rng: Key) -> tuple[Array, dict[str, Array]]: ...
+
+
+class Recalled(NamedTuple):
+    """What a Memory hands to the sampler: the clean past frames, and an adapter's parameters if it has one."""
+
+    past_BTHWC: Array
+    adapter: Any = None
+
+
+@runtime_checkable
+class Memory(Protocol):
+    """What a rollout carries from one chunk to the next. ``m`` is any pytree."""
+
+    def init(self, rng: Key) -> Any: ...
+
+    def recall(self, m: Any, past_BTHWC: Array) -> Recalled: ...
+
+    def remember(self, m: Any, past_BTHWC: Array, new_BTHWC: Array, rng: Key) -> Any: ...
+
+
+class VgenError(Exception):
+    """A fault that the user can mend. ``main`` prints its message as one line and exits with status 2.
+
+    The message names the culprit (file, record, key, value) and the remedy.
+    """
