@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 
 from vgen_jax.checkpoint import check_matches, load_export
 from vgen_jax.compose.guidance import classifier_free
-from vgen_jax.data.schema import ActionSpace, DatasetInfo
+from vgen_jax.data.schema import DatasetInfo
 from vgen_jax.diffusion.masking import Masking
 from vgen_jax.diffusion.prediction import check_kind
 from vgen_jax.diffusion.samplers import Sampler
@@ -93,6 +93,7 @@ class AutoencoderConfig:
     latent_channels: int
     norm_groups: int
     patch: int
+    linear_path: bool
     dtype: str
     kl_weight: float
 
@@ -128,7 +129,7 @@ class SlowConfig:
     Attributes:
         kind: what the network predicts.
         actions: the action space that conditions each frame, ``continuous``, ``discrete`` or ``none``.
-        action_dim: width of a frame's action (1 for a discrete id, 0 for ``none``).
+        action_dim: width of a frame's action (one-hot for a discrete space, 0 for ``none``).
         latent_channels: of the latents (or of the pixels) it denoises.
     """
 
@@ -335,7 +336,6 @@ def action_width(info: DatasetInfo, actions: str) -> int:
         raise VgenError(
             f"config key slow.actions is '{actions}' but the data have {', '.join(info.action_spaces) or 'no actions'}"
         )
-    space: ActionSpace = info.action_spaces[actions]
-    return len(space.scale) if space.kind == "continuous" else 1
+    return info.action_spaces[actions].width
 
 

@@ -28,7 +28,7 @@ VARIANTS = {
     "tiny": {
         "frames": {"train": 1200, "validation": 300}, "episode_steps": 32, "size": (16, 16), "chunk": 2, "shard": 8,
         "autoencoder": {
-            "block_channels": (16, 16), "layers_per_block": 1, "latent_channels": 4, "norm_groups": 4, "patch": 1,
+            "block_channels": (16, 16), "layers_per_block": 1, "latent_channels": 4, "norm_groups": 4, "patch": 1, "linear_path": False,
             "dtype": "float32", "kl_weight": 1e-6,
         },
         "autoencoder_batch": 8, "autoencoder_steps": 20, "autoencoder_rate": 1e-3, "encode": True,
@@ -45,24 +45,24 @@ VARIANTS = {
         "frames": {"train": 300_000, "validation": 24_000}, "episode_steps": 256, "size": (64, 64), "chunk": 4,
         "shard": 100,
         "autoencoder": {
-            "block_channels": (64, 128), "layers_per_block": 1, "latent_channels": 16, "norm_groups": 8, "patch": 4,
+            "block_channels": (64, 128), "layers_per_block": 1, "latent_channels": 16, "norm_groups": 8, "patch": 4, "linear_path": True,
             "dtype": "float32", "kl_weight": 1e-4,
         },
-        "autoencoder_batch": 16, "autoencoder_steps": 1500, "autoencoder_rate": 1e-3, "encode": False,
+        "autoencoder_batch": 8, "autoencoder_steps": 1000, "autoencoder_rate": 3e-3, "encode": False,
         "unet": {
             "block_channels": (64, 128), "attention_levels": (False, True), "layers_per_block": 1, "head_dim": 32,
             "norm_groups": 8, "transformer_in_heads": 2, "remat": "none", "dtype": "float32",
         },
         "text": {"width": 64, "layers": 2, "heads": 4, "max_length": 48},
-        "windows": ((4, 4), (1, 4)), "weights": (0.8, 0.2), "batch": 16, "steps": 3000, "rate": 5e-4, "warmup": 100,
-        "checkpoint_every": 250, "ema": 0.998, "sampler_steps": 10, "guidance": 1.0, "generate": 256,
+        "windows": ((4, 4), (1, 4)), "weights": (0.7, 0.3), "batch": 8, "steps": 6000, "rate": 5e-4, "warmup": 200,
+        "checkpoint_every": 500, "ema": 0.999, "sampler_steps": 10, "guidance": 1.0, "generate": 256,
         "episodes": (3, 30, 60, 85), "evaluate": 256, "evaluate_batch": 32,
     },
     "small": {
         "frames": {"train": 300_000, "validation": 24_000}, "episode_steps": 256, "size": (64, 64), "chunk": 4,
         "shard": 100,
         "autoencoder": {
-            "block_channels": (128, 256), "layers_per_block": 2, "latent_channels": 16, "norm_groups": 32, "patch": 2,
+            "block_channels": (128, 256), "layers_per_block": 2, "latent_channels": 16, "norm_groups": 32, "patch": 2, "linear_path": True,
             "dtype": "bfloat16", "kl_weight": 1e-4,
         },
         "autoencoder_batch": 64, "autoencoder_steps": 4000, "autoencoder_rate": 5e-4, "encode": True,
@@ -80,7 +80,7 @@ VARIANTS = {
         "shard": 200,
         "autoencoder": {
             "block_channels": (128, 256, 512), "layers_per_block": 2, "latent_channels": 8, "norm_groups": 32,
-            "patch": 2, "dtype": "bfloat16", "kl_weight": 1e-5,
+            "patch": 2, "linear_path": True, "dtype": "bfloat16", "kl_weight": 1e-5,
         },
         "autoencoder_batch": 128, "autoencoder_steps": 50_000, "autoencoder_rate": 2e-4, "encode": True,
         "unet": {

@@ -51,8 +51,8 @@ def _with(episode, **changes):
         (lambda e: {"frames_THWC": e.frames_THWC.astype(np.float32)}, "float32"),
         (lambda e: {"frames_THWC": e.frames_THWC[:-1]}, "16 continuous actions for 16 frames; expected 15"),
         (lambda e: {"actions": {"continuous": e.actions["continuous"].astype(np.float64)}}, "float64"),
-        (lambda e: {"actions": {"continuous": np.where(e.actions["continuous"] == 7, np.nan, 0)
-                                .astype(np.float32)}}, "action 7 is not finite"),
+        (lambda e: {"actions": {"continuous": np.where(e.actions["continuous"] == 9, np.nan, 0)
+                                .astype(np.float32)}}, "action 9 is not finite"),
         (lambda e: {"actions": {"discrete": e.actions["discrete"] - 5}}, "negative"),
         (lambda e: {"actions": {"joystick": e.actions["discrete"]}}, "joystick"),
         (lambda e: {"texts": (TextSpan(0, 17, "go"),)}, r"\[0, 17\)"),

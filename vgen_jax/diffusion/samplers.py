@@ -65,12 +65,17 @@ class Sampler:
         if self.steps > total:
             raise VgenError(f"sampler.steps {self.steps} exceeds schedule.steps {total}: lower it")
         if self.spacing == "leading":
+            last = (self.steps - 1) * (total // self.steps) + self.steps_offset
+            if self.steps_offset < 0 or last >= total:
+                raise VgenError(
+                    f"sampler.steps_offset {self.steps_offset} leads to step {last} of schedule.steps {total}: use 0"
+                )
             t = np.arange(self.steps)[::-1] * (total // self.steps) + self.steps_offset
         elif self.spacing == "trailing":
             t = np.round(np.arange(total, 0, -total / self.steps)).astype(np.int64)[: self.steps] - 1
         else:
             t = np.round(np.linspace(0, total - 1, self.steps))[::-1]
-        return np.clip(t, 0, total - 1).astype(np.int32)
+        return t.astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vgen_jax.nn.attention import Attention, FeedForward
-from vgen_jax.types import Array
+from vgen_jax.types import Array, VgenError
 
 BYTE_VOCABULARY = 259  # 256 bytes after padding (0), end (1) and unknown (2)
 
@@ -31,14 +31,20 @@ class ByteTextEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, token_BL: Array) -> tuple[Array, Array]:
-        """Embeddings (B, L, width) and a mask (B, L), True on real tokens."""
+        """Embeddings (B, L, width) and a mask (B, L), True on real tokens.
+
+        Raises:
+            VgenError: if L exceeds ``max_length``.
+        """
+        if token_BL.shape[1] > self.max_length:
+            raise VgenError(f"texts of {token_BL.shape[1]} tokens exceed text.max_length {self.max_length}: raise it")
         mask_BL = token_BL != 0
         x = nn.Embed(BYTE_VOCABULARY, self.width, dtype=self.dtype, name="token")(token_BL)
         position = self.param("position", nn.initializers.normal(0.02), (self.max_length, self.width))
         x = x + position[: token_BL.shape[1]].astype(self.dtype)
         for i in range(self.layers):
             attention = Attention(self.heads, self.width // self.heads, self.dtype, name=f"attention_{i}")
-            x = x + attention(nn.LayerNorm(dtype=self.dtype, name=f"norm1_{i}")(x), mask_FL=mask_BL)
+            x = x + attention(nn.LayerNorm(dtype=self.dtype, name=f"norm1_{i}")(x), mask_BL=mask_BL)
             x = x + FeedForward(self.dtype, name=f"ff_{i}")(nn.LayerNorm(dtype=self.dtype, name=f"norm2_{i}")(x))
         return nn.LayerNorm(dtype=self.dtype, name="norm")(x), mask_BL
 

@@ -41,7 +41,7 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BTHWC: Array, embedding_FD: Array, text_FLD: Array | None, mask_FL: Array | None
+        self, x_BTHWC: Array, embedding_FD: Array, text_BLD: Array | None, mask_BL: Array | None
     ) -> Array:
         b, t, height, width, _ = x_BTHWC.shape
         x = rearrange(x_BTHWC, "b t h w c -> (b t) h w c")
@@ -49,7 +49,7 @@ class Layer(nn.Module):
         x = rearrange(x, "(b t) h w c -> b t (h w) c", b=b)
         x = TemporalConv(self.groups, dtype=self.dtype, name="temp_conv")(x)
         if self.attention:
-            x = Transformers(self.head_dim, self.groups, self.dtype, name="transformers")(x, text_FLD, mask_FL)
+            x = Transformers(self.head_dim, self.groups, self.dtype, name="transformers")(x, text_BLD, mask_BL)
         return x.reshape(b, t, height, width, self.features)
 
 
@@ -61,12 +61,12 @@ class Transformers(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x_BTNC: Array, text_FLD: Array | None, mask_FL: Array | None) -> Array:
+    def __call__(self, x_BTNC: Array, text_BLD: Array | None, mask_BL: Array | None) -> Array:
         b, c = x_BTNC.shape[0], x_BTNC.shape[-1]
         heads = c // self.head_dim
         x = rearrange(x_BTNC, "b t n c -> (b t) n c")
         spatial = SpatialTransformer(heads, self.head_dim, self.groups, self.dtype, name="spatial")
-        x = spatial(x, text_FLD, mask_FL)
+        x = spatial(x, text_BLD, mask_BL)
         x = rearrange(x, "(b t) n c -> b t n c", b=b)
         return TemporalTransformer(heads, self.head_dim, self.groups, self.dtype, name="temporal")(x)
 
@@ -103,7 +103,7 @@ class UNet3D(nn.Module):
     remat: str = "none"
     dtype: jnp.dtype = jnp.float32
 
-    def _check(self, x_BTHWC: Array) -> None:
+    def _check(self, x_BTHWC: Array, text_BLD: Array | None) -> None:
         levels = len(self.block_channels)
         if self.remat not in REMAT_POLICIES:
             raise VgenError(f"unet.remat '{self.remat}' is unknown: use one of {', '.join(REMAT_POLICIES)}")
@@ -118,6 +118,10 @@ class UNet3D(nn.Module):
         factor = 2 ** (levels - 1)
         if x_BTHWC.shape[2] % factor or x_BTHWC.shape[3] % factor:
             raise VgenError(f"the UNet's input is {x_BTHWC.shape[2:4]} pixels: use multiples of {factor}")
+        if text_BLD is not None and text_BLD.shape[-1] != self.cross_attention_dim:
+            raise VgenError(
+                f"unet.cross_attention_dim is {self.cross_attention_dim} but the text is {text_BLD.shape[-1]} wide"
+            )
 
     @nn.compact
     def __call__(
@@ -144,13 +148,10 @@ class UNet3D(nn.Module):
         Raises:
             VgenError: for sizes that do not fit the configuration, or missing or unexpected actions.
         """
-        self._check(x_BTHWC)
+        self._check(x_BTHWC, text_BLD)
         b, frames = x_BTHWC.shape[:2]
         embedding_FD = self._embedding(t, b, frames, action_BTA, action_valid_BT)
-        context = tuple(
-            None if c is None else jnp.repeat(c, frames, axis=0)
-            for c in (None if text_BLD is None else text_BLD.astype(self.dtype), text_mask_BL)
-        )
+        context = (None if text_BLD is None else text_BLD.astype(self.dtype), text_mask_BL)
         policy = REMAT_POLICIES[self.remat]
         layer_cls = Layer if policy is None else nn.remat(Layer, policy=policy)
 
@@ -204,8 +205,8 @@ class UNet3D(nn.Module):
         )
         return module(rearrange(x_BTHWC, "b t h w c -> b t (h w) c")).reshape(shape)
 
-    def _middle(self, x: Array, embedding_FD: Array, text_FLD: Array | None, mask_FL: Array | None) -> Array:
+    def _middle(self, x: Array, embedding_FD: Array, text_BLD: Array | None, mask_BL: Array | None) -> Array:
         arguments = (self.block_channels[-1], True, self.head_dim, self.norm_groups, self.dtype)
-        x = Layer(*arguments, name="mid_layer_0")(x, embedding_FD, text_FLD, mask_FL)
+        x = Layer(*arguments, name="mid_layer_0")(x, embedding_FD, text_BLD, mask_BL)
         without = (arguments[0], False, *arguments[2:])
-        return Layer(*without, name="mid_layer_1")(x, embedding_FD, text_FLD, mask_FL)
+        return Layer(*without, name="mid_layer_1")(x, embedding_FD, text_BLD, mask_BL)

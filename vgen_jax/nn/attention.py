@@ -28,19 +28,23 @@ class Attention(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x_FND: Array, context_FLD: Array | None = None, mask_FL: Array | None = None) -> Array:
-        """Attends from ``x`` to ``context`` (to itself if None), to tokens where ``mask`` is True. Returns (F, N, D)."""
-        context = x_FND if context_FLD is None else context_FLD
+    def __call__(self, x_FND: Array, context_BLD: Array | None = None, mask_BL: Array | None = None) -> Array:
+        """Attends from ``x`` to ``context`` (to itself if None), to tokens where ``mask`` is True. Returns (F, N, D).
+
+        B may divide F: frames (b, t) folded into F = B·T then share context b. Its keys and values are computed once
+        and all of its frames' queries stand in one sequence.
+        """
+        context = x_FND if context_BLD is None else context_BLD
         inner = self.heads * self.head_dim
 
         def project(name: str, inputs: Array) -> Array:
             y = nn.Dense(inner, use_bias=False, dtype=self.dtype, name=name)(inputs)
-            return y.reshape(*y.shape[:-1], self.heads, self.head_dim)
+            return y.reshape(context.shape[0], -1, self.heads, self.head_dim)
 
-        q_FNKD, k_FLKD, v_FLKD = project("to_q", x_FND), project("to_k", context), project("to_v", context)
-        mask = None if mask_FL is None else mask_FL[:, None, None, :]
-        out_FNKD = jax.nn.dot_product_attention(q_FNKD, k_FLKD, v_FLKD, mask=mask)
-        return nn.Dense(x_FND.shape[-1], dtype=self.dtype, name="to_out")(out_FNKD.reshape(*x_FND.shape[:-1], inner))
+        q, k_BLKD, v_BLKD = project("to_q", x_FND), project("to_k", context), project("to_v", context)
+        mask = None if mask_BL is None else mask_BL[:, None, None, :]
+        out = jax.nn.dot_product_attention(q, k_BLKD, v_BLKD, mask=mask)
+        return nn.Dense(x_FND.shape[-1], dtype=self.dtype, name="to_out")(out.reshape(*x_FND.shape[:-1], inner))
 
 
 class FeedForward(nn.Module):
@@ -63,11 +67,11 @@ class TransformerBlock(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x_FND: Array, context_FLD: Array | None = None, mask_FL: Array | None = None) -> Array:
+    def __call__(self, x_FND: Array, context_BLD: Array | None = None, mask_BL: Array | None = None) -> Array:
         def norm(name: str, x: Array) -> Array:
             return nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=self.dtype, use_fast_variance=False, name=name)(x)
 
         x = x_FND + Attention(self.heads, self.head_dim, self.dtype, name="attn1")(norm("norm1", x_FND))
         attn2 = Attention(self.heads, self.head_dim, self.dtype, name="attn2")
-        x = x + attn2(norm("norm2", x), context_FLD, mask_FL)
+        x = x + attn2(norm("norm2", x), context_BLD, mask_BL)
         return x + FeedForward(self.dtype, name="ff")(norm("norm3", x))

@@ -142,25 +142,33 @@ def record_episode(simulator: Simulator, config: CollectConfig, scene: str, seed
 
 
 def _episode_seed(config: CollectConfig, episode: int, attempt: int) -> int:
+    # A number of the split's name; Python's own hash differs between processes.
     split = sum(ord(letter) << i for i, letter in enumerate(config.split))
     return int(np.random.SeedSequence((config.seed, split, episode, attempt)).generate_state(1)[0])
 
 
 class _Worker:
-    """One process's simulator, started once, and the queue on which it tells its progress."""
+    """One process's simulator, started with its first shard, and the queue on which it tells its progress."""
 
-    simulator: Simulator
-    progress: Any
+    simulator: Simulator | None = None
+    progress: Any = None
 
     @classmethod
-    def start(cls, config: CollectConfig, progress: Any) -> None:
-        cls.simulator = make_simulator(config)
+    def start(cls, progress: Any) -> None:
         cls.progress = progress
-        multiprocessing.util.Finalize(None, cls.simulator.close, exitpriority=1)
+
+    @classmethod
+    def the_simulator(cls, config: CollectConfig) -> Simulator:
+        # Not in the pool's initializer: a fault there would break the pool instead of reaching the parent as itself.
+        if cls.simulator is None:
+            cls.simulator = make_simulator(config)
+            multiprocessing.util.Finalize(None, cls.simulator.close, exitpriority=1)
+        return cls.simulator
 
 
 def _collect_shard(folder: Path, config: CollectConfig, shard: int) -> None:
-    simulator, scenes = _Worker.simulator, _Worker.simulator.scenes(config.split)
+    simulator = _Worker.the_simulator(config)
+    scenes = simulator.scenes(config.split)
     first = shard * config.episodes_per_shard
     with EpisodeWriter(folder / shard_name(config.split, shard, config.shards)) as writer:
         for number in range(first, min(first + config.episodes_per_shard, config.episodes)):
@@ -236,7 +244,7 @@ def _run_workers(folder: Path, config: CollectConfig, todo: list[int]) -> tuple[
     total = sum(_shard_frames(config, shard) for shard in todo)
     collected, busy = 0, 0.0
     pool = concurrent.futures.ProcessPoolExecutor(
-        min(config.workers, len(todo)), mp_context=context, initializer=_Worker.start, initargs=(config, progress)
+        min(config.workers, len(todo)), mp_context=context, initializer=_Worker.start, initargs=(progress,)
     )
     try:
         running = {pool.submit(_collect_shard, folder, config, shard) for shard in todo}

@@ -1,0 +1,26 @@
+"""Everything at once on a laptop: record a game, learn its world, generate a long video, measure it.
+
+    python -m vgen_jax.main --config=configs/quickstart.py --workdir=out
+
+2 CPU cores, no account, no download, about 10 minutes. ``out/report.html`` shows the result: with a few minutes of
+training the videos are blurred, but they turn, walk and stop as they are told. ``configs/slow/vizdoom.py:cpu`` trains
+the same model for an hour.
+"""
+
+from configs import common
+from configs.slow import vizdoom
+
+VARIANT = {
+    **vizdoom.VARIANTS["cpu"],
+    "frames": {"train": 24_000, "validation": 6_000}, "shard": 12,
+    "autoencoder_batch": 4, "autoencoder_steps": 900,
+    "windows": ((2, 4),), "weights": (1.0,), "batch": 4, "steps": 1000, "rate": 1e-3, "warmup": 50,
+    "checkpoint_every": 250, "ema": 0.995, "sampler_steps": 8, "generate": 128, "episodes": (2,),
+    "evaluate": 64, "evaluate_batch": 16,
+}  # fmt: skip
+
+
+def get_config():
+    """The pipeline."""
+    command = "python -m vgen_jax.main --config=configs/quickstart.py --workdir=out"
+    return common.pipeline("vgen_jax quickstart: slow learning on VizDoom", command, vizdoom.stages(VARIANT))

@@ -1,0 +1,143 @@
+"""The objective of slow learning, on toy networks whose inputs can be looked at."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tests import tiny
+
+from vgen_jax.diffusion.masking import Masking
+from vgen_jax.diffusion.schedules import Schedule
+from vgen_jax.objectives.masked_diffusion import DiffusionLoss, dropped, masked_diffusion
+from vgen_jax.types import Array, Condition, Objective, Prediction, VgenError, VideoBatch
+
+SCHEDULE = Schedule("cosine", 50)
+NO_DROP = DiffusionLoss("v", 0.0, 0.0)
+
+
+class Seen(NamedTuple):
+    """What the network was called with."""
+
+    x_t: Array
+    t: Array
+    condition: Condition
+
+
+def recording(kind: str, masking: Masking = Masking(), loss: DiffusionLoss | None = None) -> tuple[Objective, list[Seen]]:
+    """The objective of a network that outputs its parameters; it must not be jitted."""
+    calls: list[Seen] = []
+
+    def predict(params: Array, x_t: Array, t: Array, condition: Condition) -> Prediction:
+        calls.append(Seen(x_t, t, condition))
+        return Prediction(params, kind)
+
+    def embed(params: Array, batch: VideoBatch) -> Condition:
+        return Condition(batch.token_BL, None, batch.action_BTA, batch.action_valid_BT)
+
+    loss = loss or DiffusionLoss(kind, 0.0, 0.0)
+    return masked_diffusion(embed, predict, lambda video: video, SCHEDULE, masking, loss), calls
+
+
+@pytest.mark.parametrize("kind", ["eps", "x0", "v"])
+def test_the_loss_is_what_numpy_says(kind: str, rng: Array) -> None:
+    batch = tiny.latent_batch(b=3, past=1, future=2)
+    objective, calls = recording(kind)
+    output = jax.random.normal(rng, batch.video_BTHWC.shape)
+    value, aux = objective(output, batch, rng)
+    x0, out, past = (np.asarray(a) for a in (batch.video_BTHWC, output, batch.past_BT))
+    x_t, t = np.asarray(calls[0].x_t), np.asarray(calls[0].t)
+    np.testing.assert_array_equal(x_t[past], x0[past])
+    alpha_bar = SCHEDULE.alpha_bar()[t].reshape(3, 1, 1, 1, 1)
+    alpha, sigma = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
+    eps = (x_t - alpha * x0) / sigma
+    wanted = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0}[kind]
+    told = {"eps": out, "x0": (x_t - alpha * out) / sigma, "v": sigma * x_t + alpha * out}[kind]
+    np.testing.assert_allclose(value, ((out - wanted) ** 2)[~past].mean(), rtol=1e-3)
+    np.testing.assert_allclose(aux["eps_loss"], ((told - eps) ** 2)[~past].mean(), rtol=1e-3)
+    assert abs(eps[~past].std() - 1) < 0.15 and len(set(t.tolist())) > 1
+
+
+@pytest.mark.parametrize("kind", ["eps", "x0", "v"])
+@pytest.mark.parametrize("augment_past", [0.0, 0.5])
+def test_the_past_has_no_gradient(kind: str, augment_past: float, rng: Array) -> None:
+    batch = tiny.latent_batch()
+    objective, _ = recording(kind, Masking(augment_past=augment_past))
+    grad = jax.grad(lambda out: objective(out, batch, rng)[0])(jnp.ones(batch.video_BTHWC.shape))
+    past = np.asarray(batch.past_BT)
+    assert (np.asarray(grad)[past] == 0.0).all() and (np.asarray(grad)[~past] != 0.0).all()
+
+
+def test_the_past_frames_are_no_target(rng: Array) -> None:
+    """Other past frames, seen by a network that does not look at them, leave the loss as it is, bit for bit."""
+    batch = tiny.latent_batch()
+    other = batch.replace(video_BTHWC=jnp.where(batch.past_BT[:, :, None, None, None], 7.0, batch.video_BTHWC))
+    objective, _ = recording("v")
+    output = jnp.ones(batch.video_BTHWC.shape)
+    assert objective(output, batch, rng)[0] == objective(output, other, rng)[0]
+
+
+def test_the_autoencoder_gets_no_gradient(rng: Array) -> None:
+    batch = tiny.latent_batch()
+    embed = lambda params, batch: Condition()  # noqa: E731
+    predict = lambda params, x_t, t, condition: Prediction(params * x_t, "v")  # noqa: E731
+
+    def loss(scale: Array) -> Array:
+        objective = masked_diffusion(embed, predict, lambda video: scale * video, SCHEDULE, Masking(), NO_DROP)
+        return objective(jnp.ones(()), batch, rng)[0]
+
+    assert jax.grad(loss)(jnp.ones(())) == 0.0
+
+
+@pytest.mark.parametrize("past_t", ["shared", "zero"])
+def test_one_step_per_window(past_t: str, rng: Array) -> None:
+    batch = tiny.latent_batch(b=16)
+    objective, calls = recording("v", Masking(past_t))
+    objective(jnp.zeros(batch.video_BTHWC.shape), batch, rng)
+    told = np.asarray(calls[0].t)
+    if past_t == "shared":
+        assert told.shape == (16,)
+    else:
+        assert (told[:, :2] == 0).all() and (told[:, 2] == told[:, 3]).all()
+    assert told.max() < 50 and len(np.unique(told)) > 5
+
+
+def test_augmented_past_is_noisy_and_the_future_is_not_changed_by_it(rng: Array) -> None:
+    batch = tiny.latent_batch()
+    seen = []
+    for level in (0.0, 0.5):
+        objective, calls = recording("v", Masking(augment_past=level))
+        objective(jnp.zeros(batch.video_BTHWC.shape), batch, rng)
+        seen.append(np.asarray(calls[0].x_t))
+    assert (seen[0][:, :2] != seen[1][:, :2]).all()
+    np.testing.assert_array_equal(seen[0][:, 2:], seen[1][:, 2:])
+
+
+def test_drop_probabilities(rng: Array) -> None:
+    batch = tiny.latent_batch(b=2048, size=1)
+    tokens, valid = np.asarray(batch.token_BL), np.asarray(batch.action_valid_BT)
+    none = dropped(batch, DiffusionLoss("v", 0.0, 0.0), rng)
+    np.testing.assert_array_equal(none.token_BL, tokens)
+    np.testing.assert_array_equal(none.action_valid_BT, valid)
+    every = dropped(batch, DiffusionLoss("v", 1.0, 1.0), rng)
+    np.testing.assert_array_equal(every.token_BL, np.broadcast_to([1] + [0] * 7, tokens.shape))
+    assert not np.asarray(every.action_valid_BT).any()
+    some = dropped(batch, DiffusionLoss("v", 0.3, 0.6), rng)
+    text, action = np.asarray(some.token_BL)[:, 1] == 0, ~np.asarray(some.action_valid_BT)[:, -1]
+    np.testing.assert_allclose([text.mean(), action.mean()], [0.3, 0.6], atol=0.05)
+    np.testing.assert_allclose((text & action).mean(), 0.18, atol=0.04)
+
+
+def test_dropping_works_without_text_and_without_actions(rng: Array) -> None:
+    bare = tiny.latent_batch().replace(token_BL=None, action_BTA=None, action_valid_BT=None)
+    out = dropped(bare, DiffusionLoss("v", 1.0, 1.0), rng)
+    assert out.token_BL is None and out.action_valid_BT is None
+
+
+def test_eps_on_zero_terminal_snr_is_refused() -> None:
+    schedule = Schedule(zero_terminal_snr=True)
+    with pytest.raises(VgenError, match="'eps'.*zero_terminal_snr.*use 'v' or 'x0'"):
+        masked_diffusion(None, None, lambda video: video, schedule, Masking(), DiffusionLoss("eps"))
+    with pytest.raises(VgenError, match="objective.drop_text is 2"):
+        DiffusionLoss("v", drop_text=2.0)
