@@ -84,7 +84,8 @@ def generate_stage(past, future, frames, actions, sampler_section, guidance, epi
         "run": "generate",
         "model_dir": model_dir,
         "start": {
-            "image": "", "data_dir": "@data", "split": "validation", "episodes": episodes, "frame": past - 1, "still": False,
+            "image": "", "data_dir": "@data", "split": "validation", "episodes": episodes, "frame": past - 1,
+            "still": False,
         },
         "generate": {
             "past": past, "future": future, "frames": frames, "actions": actions, "guidance": guidance, "seed": 0,

@@ -1,5 +1,6 @@
 """What several tests share: a small data set without a simulator, the smallest slow model, and runs as programs."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from vgen_jax import build
 from vgen_jax.data.records import INFO_FILE, EpisodeWriter, shard_name, write_text
@@ -20,7 +22,9 @@ from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.types import VideoBatch
 
 # Compiling is nearly all that these tests do.
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True})
+jit = partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+)
 
 ROOT = Path(__file__).parent.parent
 CONFIG = "configs/slow/vizdoom.py:tiny"
@@ -114,14 +118,22 @@ def latent_batch(b: int = 2, past: int = 2, future: int = 2, size: int = 8, seed
     )
 
 
+def config(stage: str, changes: dict[str, Any]) -> ConfigDict:
+    """A stage of the variant ``tiny`` with some keys changed, dots between the parts of their names."""
+    found = importlib.import_module("configs.slow.vizdoom").get_config(f"tiny.{stage}")
+    found.update_from_flattened_dict(changes)
+    return found
+
+
 def command(config: str, workdir: Path, *flags: str) -> list[str]:
     """The command line of a run."""
     return [sys.executable, "-m", "vgen_jax.main", f"--config={config}", f"--workdir={workdir}", *flags]
 
 
 def environment(devices: int = 1) -> dict[str, str]:
-    """The environment of a run on that many CPU devices."""
-    return {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    """The environment of a run on that many CPU devices, compiled without optimisation."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return {**os.environ, "XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def run(config: str, workdir: Path, *flags: str, devices: int = 1) -> subprocess.CompletedProcess[str]:

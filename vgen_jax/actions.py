@@ -9,11 +9,11 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from vgen_jax.data.schema import DatasetInfo
+from vgen_jax.data.schema import ActionSpace, DatasetInfo
 from vgen_jax.data.text import encode_text, join_texts
 from vgen_jax.rollout import ChunkAction
 from vgen_jax.types import VgenError
@@ -41,11 +41,9 @@ class ActionCodec(NamedTuple):
             return text, None
         if given is None:
             command = self.info.book[text]
-            given = command.actions if self.space == "continuous" else (command.id,) * self.info.chunk
-        values = np.asarray(given, np.float32)
-        if len(values) != self.info.chunk or not np.isfinite(values).all():
-            raise VgenError(f"action {line!r} has {len(values)} rows: give {self.info.chunk} rows of finite numbers")
-        return text, self.info.action_spaces[self.space].to_model(values)
+            given = list(command.actions) if self.space == "continuous" else [command.id] * self.info.chunk
+        space = self.info.action_spaces[self.space]
+        return text, space.to_model(_checked(line, given, space, self.info.chunk))
 
     def chunks(self, lines: Iterable[str]) -> Iterator[ChunkAction]:
         """Groups commands into generated chunks of ``frames``; reads no further than the chunk it is asked for.
@@ -55,8 +53,8 @@ class ActionCodec(NamedTuple):
         """
         if self.frames % self.info.chunk:
             raise VgenError(
-                f"a generated chunk of {self.frames} frames is no multiple of the data's commands of {self.info.chunk}: "
-                "use a model trained on other windows"
+                f"a generated chunk of {self.frames} frames is no multiple of the data's commands of "
+                f"{self.info.chunk}: use a model trained on other windows"
             )
         lines = iter(lines)
         while group := list(itertools.islice(lines, self.frames // self.info.chunk)):
@@ -67,6 +65,23 @@ class ActionCodec(NamedTuple):
             token_L = encode_text(text, self.token_length) if self.token_length else None
             rows = [row for _, row in steps if row is not None]
             yield ChunkAction(text, token_L, np.concatenate(rows) if rows else None)
+
+
+def _checked(line: str, given: Any, space: ActionSpace, chunk: int) -> np.ndarray:
+    """The raw actions of one command, (chunk, A) float32 or (chunk,) int32 ids."""
+    continuous = space.kind == "continuous"
+    try:
+        values: np.ndarray = np.asarray(given, np.float32)
+    except (TypeError, ValueError):
+        values = np.zeros(())
+    if values.shape != ((chunk, space.width) if continuous else (chunk,)) or not np.isfinite(values).all():
+        wanted = f"{chunk} rows of {space.width} numbers" if continuous else f"{chunk} ids"
+        raise VgenError(f"action {line!r} does not fit: give {wanted}")
+    if continuous:
+        return values
+    if not np.isin(values, np.arange(space.width)).all():
+        raise VgenError(f"action {line!r} does not fit: ids are whole numbers from 0 to {space.width - 1}")
+    return values.astype(np.int32)
 
 
 def _parse(line: str) -> tuple[str, list | None]:

@@ -20,15 +20,17 @@ from vgen_jax.compose.guidance import classifier_free
 from vgen_jax.data.schema import DatasetInfo
 from vgen_jax.diffusion.masking import Masking
 from vgen_jax.diffusion.prediction import check_kind
-from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.models.autoencoder_kl import AutoencoderKL
 from vgen_jax.models.text import ByteTextEncoder
 from vgen_jax.models.unet_latent import UNet3D
 from vgen_jax.objectives.autoencoder import from_unit, to_unit
-from vgen_jax.types import Array, Condition, Key, Params, Prediction, Predictor, VgenError, VideoBatch
+from vgen_jax.types import Array, Condition, Key, Params, Prediction, PredictionKind, Predictor, VgenError, VideoBatch
 
-T = typing.TypeVar("T")
+if typing.TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = typing.TypeVar("T", bound="DataclassInstance")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
 
@@ -53,7 +55,7 @@ def section(cls: type[T], values: Mapping[str, Any], name: str) -> T:
 
 
 def _typed(value: Any, hint: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return section(hint, value, name)
     origin = typing.get_origin(hint)
     if origin is tuple and isinstance(value, (list, tuple)):
@@ -137,12 +139,12 @@ class SlowConfig:
     text: TextConfig
     schedule: Schedule
     masking: Masking
-    kind: str
+    kind: PredictionKind
     actions: str
     action_dim: int
     latent_channels: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_kind(self.kind)
 
 
@@ -184,13 +186,14 @@ def denoiser(config: SlowConfig) -> Denoiser:
     encoder = ByteTextEncoder(**dataclasses.asdict(config.text), dtype=dtype)
 
     def embed(params: Params, batch: VideoBatch) -> Condition:
-        text, mask = encoder.apply({"params": params["text"]}, batch.token_BL) if with_text else (None, None)
+        encoded: Any = encoder.apply({"params": params["text"]}, batch.token_BL) if with_text else (None, None)
+        text, mask = encoded
         if not config.action_dim:
             return Condition(text, mask)
         return Condition(text, mask, batch.action_BTA, batch.action_valid_BT)
 
     def predict(params: Params, x_t_BTHWC: Array, t: Array, condition: Condition) -> Prediction:
-        value = unet.apply(
+        value: Any = unet.apply(
             {"params": params["unet"]},
             x_t_BTHWC,
             t,
@@ -257,14 +260,15 @@ def load_autoencoder(folder: Path) -> Autoencoder:
         return mean * scale
 
     def decode(params: Params, latents: Array) -> Array:
-        return from_unit(network.apply({"params": params}, latents / scale, method="decode"))
+        frames: Any = network.apply({"params": params}, latents / scale, method="decode")
+        return from_unit(frames)
 
     return Autoencoder(Partial(encode, params), Partial(decode, params), config.latent_channels, network.factor, folder)
 
 
 def _key(raw: Mapping[str, Any], name: str, folder: Path) -> Any:
     if name not in raw:
-        raise VgenError(f"{folder / 'config.json'} has no '{name}': it is not an export of this kind; name another folder")
+        raise VgenError(f"{folder / 'config.json'} has no '{name}': it is no export of this kind; name another folder")
     return raw[name]
 
 
@@ -320,11 +324,11 @@ def predictor(model: SlowModel, params: Params) -> Predictor:
 
 def guided(model: SlowModel, params: Params, batch: VideoBatch, scale: float) -> Predictor:
     """The slow model with classifier-free guidance against the empty text and the null action."""
-    empty = batch.replace(token_BL=None, action_valid_BT=None)
+    empty = dataclasses.replace(batch, token_BL=None, action_valid_BT=None)
     if batch.token_BL is not None:
-        empty = empty.replace(token_BL=jnp.zeros_like(batch.token_BL).at[:, 0].set(1))
+        empty = dataclasses.replace(empty, token_BL=jnp.zeros_like(batch.token_BL).at[:, 0].set(1))
     if batch.action_valid_BT is not None:
-        empty = empty.replace(action_valid_BT=jnp.zeros_like(batch.action_valid_BT))
+        empty = dataclasses.replace(empty, action_valid_BT=jnp.zeros_like(batch.action_valid_BT))
     return classifier_free(predictor(model, params), model.denoiser.embed(params, empty), scale)
 
 
@@ -337,5 +341,3 @@ def action_width(info: DatasetInfo, actions: str) -> int:
             f"config key slow.actions is '{actions}' but the data have {', '.join(info.action_spaces) or 'no actions'}"
         )
     return info.action_spaces[actions].width
-
-

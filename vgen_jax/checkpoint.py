@@ -10,6 +10,7 @@ An export is a folder with ``model.safetensors`` (flat names, ``/`` between path
 import errno
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ class Checkpoints:
         }
         try:
             self._manager.save(step, args=ocp.args.Composite(**items))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise _write_error(self.folder, error) from error
 
     def restore(self, abstract: TrainState, step: int | None = None) -> tuple[TrainState, dict[str, Any]]:
@@ -82,33 +83,39 @@ class Checkpoints:
         try:
             found = self._manager.restore(step, args=ocp.args.Composite(**items))
         except (ValueError, KeyError, FileNotFoundError) as error:
+            stored = self.folder / str(step) / "params"
+            if (stored / "_METADATA").is_file():
+                check_matches(ocp.StandardCheckpointer().metadata(stored).item_metadata.tree, abstract.params, stored)
             first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise VgenError(
                 f"checkpoint {self.folder / str(step)} does not fit this configuration or is damaged ({first_line}): "
                 "use the configuration it was trained with, another --workdir, or delete that step's folder"
             ) from error
-        state = TrainState(
-            found["optimizer"]["step"], found["params"], found["ema"], found["optimizer"]["opt_state"]
-        )
+        state = TrainState(found["optimizer"]["step"], found["params"], found["ema"], found["optimizer"]["opt_state"])
         return state, found["data"]
 
     def wait(self) -> None:
         """Blocks until every started save is complete."""
         try:
             self._manager.wait_until_finished()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise _write_error(self.folder, error) from error
 
     def close(self) -> None:
         """Waits and releases the manager."""
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
 
 
-def _write_error(folder: Path, error: OSError) -> VgenError:
-    if error.errno == errno.ENOSPC:
-        return VgenError(f"no space left to write a checkpoint under {folder}: free space and start again to resume")
-    return VgenError(f"could not write a checkpoint under {folder}: {error}")
+def _write_error(folder: Path, error: Exception) -> Exception:
+    """What to raise for a failed write: Orbax and safetensors tell of a full disk in words, each in its own class."""
+    if os.strerror(errno.ENOSPC) in str(error):
+        return VgenError(f"no space left to write under {folder}: free space and start again to resume")
+    if not isinstance(error, OSError):
+        return error
+    return VgenError(f"could not write under {folder} ({error}): mend that and start again to resume")
 
 
 def export(folder: Path, params: Any, config: Mapping[str, Any]) -> None:
@@ -121,7 +128,7 @@ def export(folder: Path, params: Any, config: Mapping[str, Any]) -> None:
         safetensors.flax.save_file(jax.device_get(flat), partial)
         (folder / EXPORT_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         partial.replace(folder / EXPORT_WEIGHTS)
-    except OSError as error:
+    except (OSError, safetensors.SafetensorError) as error:
         raise _write_error(folder, error) from error
 
 
@@ -163,4 +170,7 @@ def check_matches(params: Any, expected: Any, source: Path) -> None:
     faults += [f"unexpected {k}" for k in sorted(have.keys() - want.keys())]
     faults += [f"{k} is {have[k]}, not {want[k]}" for k in sorted(have.keys() & want.keys()) if have[k] != want[k]]
     if faults:
-        raise VgenError(f"the weights in {source} do not fit the network: {'; '.join(faults)}")
+        raise VgenError(
+            f"the weights in {source} do not fit the network ({'; '.join(faults)}): use the configuration of "
+            "their training"
+        )

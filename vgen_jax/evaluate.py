@@ -6,6 +6,7 @@ model. The action shuffle ratio is the mean squared error with the actions of an
 true ones, at the same noise: 1 means that the model ignores its actions.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from vgen_jax.metrics.base import Mean
 from vgen_jax.metrics.frames import psnr, ssim
-from vgen_jax.types import Array, Key, VideoBatch
+from vgen_jax.types import Array, Key, Objective, Params, VideoBatch
 
 MOVED_UNITS, TURNED_DEGREES = 8.0, 2.0
 BOOTSTRAPS = 1000
@@ -43,7 +44,7 @@ class Windows(NamedTuple):
 
 
 def moving_windows(pose_BTP: np.ndarray, future: int) -> np.ndarray:
-    """True for windows in which the camera moves by over 8 map units or turns by over 2 degrees in the future frames."""
+    """True for windows whose future frames see the camera move by over 8 map units or turn by over 2 degrees."""
     last = pose_BTP[:, -future - 1 :]
     moved = np.linalg.norm(last[:, 1:, :2] - last[:, :1, :2], axis=-1).max(1)
     turn = np.abs((last[:, 1:, 3] - last[:, :1, 3] + 180.0) % 360.0 - 180.0).max(1)
@@ -53,8 +54,11 @@ def moving_windows(pose_BTP: np.ndarray, future: int) -> np.ndarray:
 def shuffled_actions(batch: VideoBatch) -> VideoBatch:
     """The batch with every window's text and actions taken from the next window (the last from the first)."""
     roll = lambda x: None if x is None else np.roll(np.asarray(x), 1, axis=0)  # noqa: E731
-    return batch.replace(
-        token_BL=roll(batch.token_BL), action_BTA=roll(batch.action_BTA), action_valid_BT=roll(batch.action_valid_BT)
+    return dataclasses.replace(
+        batch,
+        token_BL=roll(batch.token_BL),
+        action_BTA=roll(batch.action_BTA),
+        action_valid_BT=roll(batch.action_valid_BT),
     )
 
 
@@ -88,8 +92,8 @@ def evaluate(networks: Networks, batches: Iterable[VideoBatch], future: int, rng
 
     Returns:
         ``psnr`` (dB), ``ssim``, the same ``_repeat_last``, all of them again ``_moving`` (windows in which the camera
-        moves), each with ``_ci95`` and ``_count``; ``eps_loss``; ``psnr_gain_moving``; ``action_shuffle_ratio`` with its
-        95 % bootstrap interval, over moving windows.
+        moves), each with ``_ci95`` and ``_count``; ``eps_loss``; ``psnr_gain_moving``; ``action_shuffle_ratio`` with
+        its 95 % bootstrap interval, over moving windows.
     """
     parts, losses = [], []
     for number, batch in enumerate(batches):
@@ -139,11 +143,11 @@ def comparison_rows(truth: np.ndarray, generated: np.ndarray, past: np.ndarray) 
     return np.concatenate(rows, axis=0)
 
 
-def jitted_loss(objective: Callable, params: object) -> Callable[[VideoBatch, Key], dict[str, Array]]:
+def jitted_loss(objective: Objective, params: Params) -> Callable[[VideoBatch, Key], dict[str, Array]]:
     """The objective as a function of (batch, key), compiled once."""
 
     @jax.jit
-    def loss(objective, params, batch, rng):
+    def loss(objective: Objective, params: Params, batch: VideoBatch, rng: Key) -> dict[str, Array]:
         value, aux = objective(params, batch, rng)
         return {"loss": jnp.asarray(value), **aux}
 

@@ -1,7 +1,7 @@
 """Entry point: ``python -m vgen_jax.main --config=configs/….py[:variant] --workdir=… [--config.key=value …]``.
 
-``config.run`` names what to run (see ``vgen_jax.runs``). The resolved config is printed and kept in the work directory. A fault that the user
-can mend ends in one line on stderr and exit status 2.
+``config.run`` names what to run (see ``vgen_jax.runs``). The resolved config is printed and kept in the work directory.
+A fault that the user can mend ends in one line on stderr and exit status 2.
 """
 
 import os
@@ -10,23 +10,50 @@ from pathlib import Path
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from vgen_jax import runs
+from vgen_jax import build, runs
 from vgen_jax.runs.folder import resolved
 from vgen_jax.sharding import MeshConfig, initialize_distributed
 from vgen_jax.types import VgenError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to run.", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.")
+flags.DEFINE_string("workdir", None, "Where everything is written.")
 CACHE_FOLDER = "~/.cache/vgen_jax/jax"
 USER_FAULT_STATUS = 2
+# What a config file raises for a variant that it does not have, or for a file that is not there. Any other exception
+# of a config file is a fault in its code, for which its author wants the traceback.
+CONFIG_FILE_FAULTS = ("ValueError: ", "vgen_jax.types.VgenError: ", "[Errno 2] ")
 
 
-def _start(config) -> None:
+def _parse(argv: list[str]) -> list[str]:
+    """Reads the flags and the config file.
+
+    Raises:
+        VgenError: for an unknown flag, key, variant or file, or a value of the wrong type.
+    """
+    try:
+        rest = flags.FLAGS(argv)
+        CONFIG.value.to_dict()  # raises if the file could not be loaded
+        return rest
+    except (AttributeError, KeyError) as error:
+        key = str(error).replace("\\", "").strip("\"'").partition("'")[0]
+        keys = (arg.partition("=")[0].removeprefix("--config.") for arg in argv if arg.startswith("--config."))
+        culprit = next((name for name in keys if key in name.split(".")), key)
+        raise VgenError(
+            f"config key {culprit} is unknown: config.json of a run and the config file show them all"
+        ) from error
+    except (flags.Error, OSError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        if len(lines) > 1 and not lines[-1].startswith(CONFIG_FILE_FAULTS):
+            raise
+        raise VgenError(lines[-1].removeprefix("ValueError: ").removeprefix("vgen_jax.types.VgenError: ")) from error
+
+
+def _start(config: ConfigDict) -> None:
     """Joins the other processes if asked to, and switches on the persistent compilation cache."""
-    if "mesh" in config and config.mesh.distributed:
-        initialize_distributed(MeshConfig(**config.mesh))
+    if "mesh" in config:
+        initialize_distributed(build.section(MeshConfig, config.mesh, "mesh"))
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path(CACHE_FOLDER).expanduser()))
 
@@ -35,30 +62,21 @@ def _main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise VgenError(f"argument '{argv[1]}' is not understood: use --config=FILE[:VARIANT] and --workdir=FOLDER")
     logging.set_verbosity(logging.WARNING)
-    workdir = Path(WORKDIR.value).absolute()
+    workdir = Path(flags.FLAGS.workdir).absolute()
     config = resolved(CONFIG.value, workdir)
     _start(config)
     runs.start(config, workdir)
-
-
-def _guarded(argv: list[str]) -> None:
-    try:
-        _main(argv)
-    except VgenError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        os._exit(USER_FAULT_STATUS) if jax.process_count() > 1 else sys.exit(USER_FAULT_STATUS)
 
 
 def main() -> None:
     """Parses the command line and runs."""
     flags.mark_flags_as_required(["config", "workdir"])
     try:
-        app.run(_guarded)
-    except (AttributeError, KeyError, FileNotFoundError, ValueError, TypeError) as error:
-        if isinstance(error, FileNotFoundError) or "config" in str(error).lower():
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(USER_FAULT_STATUS)
-        raise
+        app.run(_main, flags_parser=_parse)
+    except VgenError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        # A process among several must not wait at exit for the others, which wait for it.
+        os._exit(USER_FAULT_STATUS) if jax.distributed.is_initialized() else sys.exit(USER_FAULT_STATUS)
 
 
 if __name__ == "__main__":

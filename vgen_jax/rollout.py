@@ -40,7 +40,7 @@ class Start(NamedTuple):
 
     Attributes:
         past_BTHWC: f_p clean latents per video.
-        action_BTA: (B, f_p, A) the actions that led to them, model units; row 0 is never read. ``None`` without actions.
+        action_BTA: (B, f_p, A) the actions that led to them, model units; row 0 is never read. ``None``: no actions.
         id_B: a number per video; its noise depends on it and not on its place in the batch.
     """
 

@@ -24,8 +24,9 @@ class MeshConfig:
     Attributes:
         data: devices along ``data``; -1 takes all that ``fsdp`` leaves.
         fsdp: devices along ``fsdp``; 1 does not split parameters.
-        rules: (regex over the parameter's path, axis to split or -1 for none); the first match wins. A parameter that
-            none matches is split along its largest axis that the mesh divides, if it has at least ``min_size`` elements.
+        rules: (regex over the parameter's path, axis to split or -1 for none); the first match wins. A parameter
+            that none matches is split along its largest axis that the mesh divides, if it has at least ``min_size``
+            elements.
         min_size: smaller parameters are replicated.
         distributed: call ``jax.distributed.initialize()`` before anything touches a device (pods find their peers by
             themselves; elsewhere set coordinator_address, num_processes and process_id).
@@ -60,6 +61,8 @@ def make_mesh(config: MeshConfig) -> Mesh:
         VgenError: if data × fsdp is not the number of devices.
     """
     devices = jax.devices()
+    if config.fsdp < 1:
+        raise VgenError(f"mesh.fsdp is {config.fsdp}: use 1 or more devices")
     data = len(devices) // config.fsdp if config.data == -1 else config.data
     if data * config.fsdp != len(devices):
         raise VgenError(
@@ -83,7 +86,7 @@ def tree_shardings(mesh: Mesh, tree: Any, config: MeshConfig) -> Any:
 
     def of(path: tuple, leaf: Any) -> NamedSharding:
         axis = _split_axis(jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape, config)
-        spec = [None] * len(leaf.shape)
+        spec: list[str | None] = [None] * len(leaf.shape)
         if axis is not None:
             spec[axis] = "fsdp"
         return NamedSharding(mesh, PartitionSpec(*spec))
@@ -98,6 +101,8 @@ def _split_axis(path: str, shape: tuple[int, ...], config: MeshConfig) -> int | 
         if re.search(pattern, path):
             if axis == -1:
                 return None
+            if not 0 <= axis < len(shape):
+                raise VgenError(f"mesh.rules '{pattern}' splits axis {axis} of {path}, of shape {shape}: change it")
             if shape[axis] % config.fsdp:
                 raise VgenError(
                     f"mesh.rules '{pattern}' splits axis {axis} of {path} {shape}, which {config.fsdp} does not divide"
@@ -110,5 +115,18 @@ def _split_axis(path: str, shape: tuple[int, ...], config: MeshConfig) -> int | 
 
 
 def global_batch(sharding: NamedSharding, local: Any) -> Any:
-    """Global arrays from this process's rows of a batch (a pytree of NumPy arrays)."""
+    """Global arrays from this process's rows of a batch (a pytree of NumPy arrays).
+
+    Raises:
+        VgenError: if the rows do not divide over this process's devices.
+    """
+    devices = len(sharding.mesh.local_devices)
+    for rows in {len(leaf) for leaf in jax.tree.leaves(local)}:
+        if rows % devices:
+            raise VgenError(f"{rows} rows of a batch do not divide over {devices} devices: change data.batch_size")
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), local)
+
+
+def gathered(tree: Any, mesh: Mesh) -> Any:
+    """The whole tree as NumPy arrays on every process, whatever its sharding; a collective with several processes."""
+    return jax.device_get(jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree))

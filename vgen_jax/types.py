@@ -27,8 +27,10 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import flax.struct
 import jax
+import numpy as np
 
-Array = jax.Array
+# Batches come from NumPy; under ``jit`` and from networks they are JAX's. Library functions take either.
+Array = jax.Array | np.ndarray
 Key = jax.Array
 Params = Mapping[str, Any]
 PredictionKind = Literal["eps", "x0", "v"]

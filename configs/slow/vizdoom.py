@@ -2,8 +2,8 @@
 
     python -m vgen_jax.main --config=configs/slow/vizdoom.py:cpu --workdir=out
 
-runs every stage, each in its own folder of ``out``; a second start goes on where the first one stopped. One stage alone:
-``--config=configs/slow/vizdoom.py:cpu.slow --workdir=out/slow`` (siblings of the work directory hold the others).
+runs every stage, each in its own folder of ``out``; a second start goes on where the first one stopped. One stage
+alone: ``--config=configs/slow/vizdoom.py:cpu.slow --workdir=out/slow`` (the others are siblings of the work directory).
 
 variant  frames      size     hardware                             what to expect
 tiny     1,500       16×16    2 cores, 2 minutes                   nothing to look at: for tests
@@ -28,8 +28,8 @@ VARIANTS = {
     "tiny": {
         "frames": {"train": 1200, "validation": 300}, "episode_steps": 32, "size": (16, 16), "chunk": 2, "shard": 8,
         "autoencoder": {
-            "block_channels": (16, 16), "layers_per_block": 1, "latent_channels": 4, "norm_groups": 4, "patch": 1, "linear_path": False,
-            "dtype": "float32", "kl_weight": 1e-6,
+            "block_channels": (16, 16), "layers_per_block": 1, "latent_channels": 4, "norm_groups": 4, "patch": 1,
+            "linear_path": False, "dtype": "float32", "kl_weight": 1e-6,
         },
         "autoencoder_batch": 8, "autoencoder_steps": 20, "autoencoder_rate": 1e-3, "encode": True,
         "unet": {
@@ -45,8 +45,8 @@ VARIANTS = {
         "frames": {"train": 300_000, "validation": 24_000}, "episode_steps": 256, "size": (64, 64), "chunk": 4,
         "shard": 100,
         "autoencoder": {
-            "block_channels": (64, 128), "layers_per_block": 1, "latent_channels": 16, "norm_groups": 8, "patch": 4, "linear_path": True,
-            "dtype": "float32", "kl_weight": 1e-4,
+            "block_channels": (64, 128), "layers_per_block": 1, "latent_channels": 16, "norm_groups": 8, "patch": 4,
+            "linear_path": True, "dtype": "float32", "kl_weight": 1e-4,
         },
         "autoencoder_batch": 8, "autoencoder_steps": 1000, "autoencoder_rate": 3e-3, "encode": False,
         "unet": {
@@ -54,7 +54,7 @@ VARIANTS = {
             "norm_groups": 8, "transformer_in_heads": 2, "remat": "none", "dtype": "float32",
         },
         "text": {"width": 64, "layers": 2, "heads": 4, "max_length": 48},
-        "windows": ((4, 4), (1, 4)), "weights": (0.7, 0.3), "batch": 8, "steps": 6000, "rate": 5e-4, "warmup": 200,
+        "windows": ((4, 4), (1, 4)), "weights": (0.7, 0.3), "batch": 8, "steps": 4500, "rate": 5e-4, "warmup": 200,
         "checkpoint_every": 500, "ema": 0.999, "sampler_steps": 10, "guidance": 1.0, "generate": 256,
         "episodes": (3, 30, 60, 85), "evaluate": 256, "evaluate_batch": 32,
     },
@@ -62,8 +62,8 @@ VARIANTS = {
         "frames": {"train": 300_000, "validation": 24_000}, "episode_steps": 256, "size": (64, 64), "chunk": 4,
         "shard": 100,
         "autoencoder": {
-            "block_channels": (128, 256), "layers_per_block": 2, "latent_channels": 16, "norm_groups": 32, "patch": 2, "linear_path": True,
-            "dtype": "bfloat16", "kl_weight": 1e-4,
+            "block_channels": (128, 256), "layers_per_block": 2, "latent_channels": 16, "norm_groups": 32, "patch": 2,
+            "linear_path": True, "dtype": "bfloat16", "kl_weight": 1e-4,
         },
         "autoencoder_batch": 64, "autoencoder_steps": 4000, "autoencoder_rate": 5e-4, "encode": True,
         "unet": {

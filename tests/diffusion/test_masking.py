@@ -64,7 +64,9 @@ def test_the_past_is_reset_before_every_call(rng: Array) -> None:
     np.testing.assert_array_equal(seen["t"], np.where(PAST_BT, 0, 3))
 
 
-@pytest.mark.parametrize(("changes", "named"), [({"past_t": "none"}, "past_t"), ({"augment_past": -1.0}, "augment_past")])
+@pytest.mark.parametrize(
+    ("changes", "named"), [({"past_t": "none"}, "past_t"), ({"augment_past": -1.0}, "augment_past")]
+)
 def test_what_is_no_masking_is_refused(changes: dict[str, object], named: str) -> None:
     with pytest.raises(VgenError, match=f"masking.{named}"):
         Masking(**changes)

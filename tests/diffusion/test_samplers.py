@@ -65,9 +65,7 @@ def test_an_oracle_lands_on_the_data_from_pure_noise(name: str, kind: str, rng: 
     schedule = Schedule("scaled_linear", 20, 0.01, 0.2, zero_terminal_snr=True)
     x0, x_T = jax.random.normal(rng, (2, *SHAPE))
     for steps in (1, 2, 7):
-        found = sample(
-            oracle(x0, schedule, kind), schedule, sampler_of(name, steps=steps), x_T, Condition(), keys(rng)
-        )
+        found = sample(oracle(x0, schedule, kind), schedule, sampler_of(name, steps=steps), x_T, Condition(), keys(rng))
         np.testing.assert_allclose(found, x0, atol=1e-4, err_msg=str(steps))
 
 
@@ -131,9 +129,7 @@ def test_order_of_convergence(name: str, order: float, rng: Array) -> None:
         schedule = EvenSchedule(steps=steps)
         alpha_bar = schedule.alpha_bar()
         variance = alpha_bar * scale**2 + 1 - alpha_bar
-        found = sample(
-            gaussian(schedule, scale), schedule, sampler_of(name, steps=steps), x_T, Condition(), keys(rng)
-        )
+        found = sample(gaussian(schedule, scale), schedule, sampler_of(name, steps=steps), x_T, Condition(), keys(rng))
         errors.append(float(jnp.abs(found - x_T * (variance[0] / variance[-1]) ** 0.5).max()))
     measured = np.log(errors[0] / errors[1]) / np.log(79 / 19)
     assert abs(measured - order) < 0.25, (measured, errors)

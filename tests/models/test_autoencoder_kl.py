@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests import tiny
 
+from tests import tiny
 from vgen_jax.models.autoencoder_kl import LOG_VARIANCE_RANGE, AutoencoderKL
 from vgen_jax.types import Array, VgenError
 

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests import tiny
 
+from tests import tiny
 from vgen_jax.data.text import VOCABULARY, encode_text
 from vgen_jax.models.text import BYTE_VOCABULARY, ByteTextEncoder
 from vgen_jax.types import VgenError

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests import tiny
 
+from tests import tiny
 from vgen_jax.models.unet_latent import UNet3D
 from vgen_jax.types import Array, VgenError, VideoBatch
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests import tiny
 
+from tests import tiny
 from vgen_jax.nn.attention import Attention, FeedForward
 from vgen_jax.types import Array
 

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tests import tiny
 
+from tests import tiny
 from vgen_jax.nn.embeddings import ActionEmbedding, sinusoidal
 from vgen_jax.nn.resnet import Downsample, ResnetBlock, Upsample
 from vgen_jax.nn.temporal import TemporalConv, TemporalTransformer
@@ -32,7 +32,11 @@ def test_unknown_actions_share_one_learned_vector_which_is_not_the_action_zero()
 
 def test_down_halves_and_up_doubles() -> None:
     x = jnp.ones((2, 8, 6, 4))
-    for module, shape in ((Downsample(), (2, 4, 3, 4)), (Downsample(asymmetric=True), (2, 4, 3, 4)), (Upsample(), (2, 16, 12, 4))):
+    for module, shape in (
+        (Downsample(), (2, 4, 3, 4)),
+        (Downsample(asymmetric=True), (2, 4, 3, 4)),
+        (Upsample(), (2, 16, 12, 4)),
+    ):
         assert jax.eval_shape(lambda x, m=module: m.init_with_output(jax.random.key(0), x)[0], x).shape == shape
 
 

@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 import numpy as np
-from tests import tiny
 
+from tests import tiny
 from vgen_jax.objectives.autoencoder import autoencoder, from_unit, to_unit
 from vgen_jax.types import Array
 

@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests import tiny
 
+from tests import tiny
 from vgen_jax.diffusion.masking import Masking
 from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.objectives.masked_diffusion import DiffusionLoss, dropped, masked_diffusion
 from vgen_jax.types import Array, Condition, Objective, Prediction, VgenError, VideoBatch
 
 SCHEDULE = Schedule("cosine", 50)
+PAPER = Masking()
 NO_DROP = DiffusionLoss("v", 0.0, 0.0)
 
 
@@ -25,7 +26,7 @@ class Seen(NamedTuple):
     condition: Condition
 
 
-def recording(kind: str, masking: Masking = Masking(), loss: DiffusionLoss | None = None) -> tuple[Objective, list[Seen]]:
+def recording(kind: str, masking: Masking = PAPER, loss: DiffusionLoss | None = None) -> tuple[Objective, list[Seen]]:
     """The objective of a network that outputs its parameters; it must not be jitted."""
     calls: list[Seen] = []
 

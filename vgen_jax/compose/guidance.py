@@ -21,9 +21,9 @@ def classifier_free(predictor: Predictor, null: Condition, scale: float) -> Pred
     if scale == 1.0:
         return predictor
 
-    def predict(x_t_BTHWC: Array, t: Array, condition: Condition) -> Prediction:
+    def predict(x_t_BTHWC: Array, t_B: Array, condition: Condition) -> Prediction:
         both = jax.tree.map(lambda c, n: jnp.concatenate([c, n]), condition, null)
-        out = predictor(jnp.concatenate([x_t_BTHWC, x_t_BTHWC]), jnp.concatenate([t, t]), both)
+        out = predictor(jnp.concatenate([x_t_BTHWC, x_t_BTHWC]), jnp.concatenate([t_B, t_B]), both)
         conditional, unconditional = jnp.split(out.value, 2)
         return Prediction(unconditional + scale * (conditional - unconditional), out.kind)
 

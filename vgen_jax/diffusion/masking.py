@@ -1,7 +1,7 @@
 """Masked conditional video diffusion: a clean past, a noisy future, a loss on the future alone.
 
-SlowFast-VGen §3.1.1, eq. (1) and (2): the first f_p frames of a window enter the network without noise, the last f_g are
-noised, all of them share one diffusion step t, and only the last f_g count in the loss. ``past_BT`` marks the clean
+SlowFast-VGen §3.1.1, eq. (1) and (2): the first f_p frames of a window enter the network without noise, the last f_g
+are noised, all of them share one diffusion step t, and only the last f_g count in the loss. ``past_BT`` marks the clean
 frames. Two options go beyond the paper, both off where the paper's setting is asked for:
 
 * ``past_t = "zero"`` tells the network that the clean frames are at diffusion step 0 instead of sharing t (the paper
@@ -29,7 +29,7 @@ class Masking:
     past_t: PastStep = "shared"
     augment_past: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.past_t not in ("shared", "zero"):
             raise VgenError(f"masking.past_t '{self.past_t}' is unknown: use 'shared' (the paper) or 'zero'")
         if self.augment_past < 0:

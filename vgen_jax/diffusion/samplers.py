@@ -15,7 +15,7 @@ with coefficients that depend on the schedule alone. They are computed on the ho
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from vgen_jax.types import Array, Condition, Key, Predictor, VgenError
 
 SamplerKind = Literal["ddpm", "ddim", "dpmpp_2m"]
 Spacing = Literal["leading", "trailing", "linspace"]
+_Coefficients = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # c_x, c_0, c_p, c_n
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Sampler:
     steps_offset: int = 0
     clip_x0: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in ("ddpm", "ddim", "dpmpp_2m"):
             raise VgenError(f"sampler.kind '{self.kind}' is unknown: use ddpm, ddim or dpmpp_2m")
         if self.spacing not in ("leading", "trailing", "linspace"):
@@ -74,7 +75,7 @@ class Sampler:
         elif self.spacing == "trailing":
             t = np.round(np.arange(total, 0, -total / self.steps)).astype(np.int64)[: self.steps] - 1
         else:
-            t = np.round(np.linspace(0, total - 1, self.steps))[::-1]
+            t = np.round(np.linspace(0, total - 1, self.steps)).astype(np.int64)[::-1]
         return t.astype(np.int32)
 
 
@@ -106,13 +107,13 @@ def sampler_table(sampler: Sampler, schedule: Schedule) -> SamplerTable:
     return SamplerTable(t, *columns)
 
 
-def _ddim(a_t, s_t, a_s, s_s, eta):
+def _ddim(a_t: np.ndarray, s_t: np.ndarray, a_s: np.ndarray, s_s: np.ndarray, eta: float) -> _Coefficients:
     noise = eta * s_s / s_t * np.sqrt(np.maximum(0.0, 1.0 - (a_t / a_s) ** 2))
     k = np.sqrt(np.maximum(0.0, s_s**2 - noise**2))
     return k / s_t, a_s - k * a_t / s_t, np.zeros_like(a_t), noise
 
 
-def _dpmpp_2m(a_t, s_t, a_s, s_s):
+def _dpmpp_2m(a_t: np.ndarray, s_t: np.ndarray, a_s: np.ndarray, s_s: np.ndarray) -> _Coefficients:
     with np.errstate(divide="ignore", invalid="ignore"):
         lambda_t, lambda_s = np.log(a_t) - np.log(s_t), np.log(a_s) - np.log(s_s)
         h = lambda_s - lambda_t
@@ -139,7 +140,7 @@ def sample(
     rows = jax.tree.map(jnp.asarray, dataclasses.asdict(table))
     stochastic = bool(np.any(table.c_n > 0))
 
-    def step(carry, row):
+    def step(carry: tuple[Array, jax.Array, jax.Array], row: dict[str, Array]) -> tuple[Any, None]:
         x, x0_previous, number = carry
         t_B = jnp.full(x.shape[:1], row["t"], jnp.int32)
         predicted = predictor(x, t_B, condition)

@@ -38,7 +38,7 @@ class Schedule:
     zero_terminal_snr: bool = False
     set_alpha_to_one: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in _ALPHA_BAR:
             raise VgenError(f"schedule.kind '{self.kind}' is unknown: use one of {', '.join(_ALPHA_BAR)}")
         if self.steps < 1:

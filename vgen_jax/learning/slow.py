@@ -18,14 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from vgen_jax import sharding as sh
 from vgen_jax.checkpoint import Checkpoints
 from vgen_jax.learning.state import OptimizerConfig, TrainState, ema_update, init_state, make_optimizer
 from vgen_jax.log import MetricWriter
-from vgen_jax.types import Key, Objective, Params, VgenError
+from vgen_jax.types import Array, Key, Objective, Params, VgenError
 
 PREEMPTED_STATUS = 128 + signal.SIGTERM
+
+# (step, metrics and timings)
+Report = Callable[[int, Mapping[str, float]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +55,13 @@ class TrainConfig:
     ema_decay: float = 0.999
     profile_start: int = 10
     profile_steps: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "log_every", "checkpoint_every", "keep", "accumulate"):
+            if getattr(self, name) < 1:
+                raise VgenError(f"train.{name} is {getattr(self, name)}: use 1 or more")
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise VgenError(f"train.ema_decay is {self.ema_decay}: use a value in [0, 1)")
 
 
 class DataIterator(Protocol):
@@ -89,11 +100,11 @@ class Preempted(SystemExit):
 def make_update(optimizer: optax.GradientTransformation, config: TrainConfig) -> Callable:
     """One update, ``(state, objective, batch) -> (state, metrics)``; pure, to be jitted with a donated state."""
 
-    def loss_and_grad(params: Params, objective: Objective, batch: Any, rng: Key):
+    def loss_and_grad(params: Params, objective: Objective, batch: Any, rng: Key) -> tuple[dict[str, Array], Params]:
         (loss, aux), grads = jax.value_and_grad(objective, has_aux=True)(params, batch, rng)
         return {"loss": loss, **aux}, grads
 
-    def update(state: TrainState, objective: Objective, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+    def update(state: TrainState, objective: Objective, batch: Any) -> tuple[TrainState, dict[str, Array]]:
         rng = jax.random.fold_in(jax.random.key(config.seed + 1), state.step)
         if config.accumulate == 1:
             metrics, grads = loss_and_grad(state.params, objective, batch, rng)
@@ -101,21 +112,26 @@ def make_update(optimizer: optax.GradientTransformation, config: TrainConfig) ->
             metrics, grads = _accumulated(loss_and_grad, state.params, objective, batch, rng, config.accumulate)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["grad_norm"] = optax.tree.norm(grads)
         ema = ema_update(state.ema, params, config.ema_decay, state.step)
         return TrainState(state.step + 1, params, ema, opt_state), metrics
 
     return update
 
 
-def _accumulated(loss_and_grad: Callable, params: Params, objective: Objective, batch: Any, rng: Key, parts: int):
+def _accumulated(
+    loss_and_grad: Callable, params: Params, objective: Objective, batch: Any, rng: Key, parts: int
+) -> tuple[dict[str, Array], Params]:
     """Mean metrics and gradients over ``parts`` micro-batches, in a scan; each takes every ``parts``-th sample."""
+    size = jax.tree.leaves(batch)[0].shape[0]
+    if size % parts:
+        raise VgenError(f"train.accumulate {parts} does not divide the batch of {size}: change data.batch_size")
     split = jax.tree.map(lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch)
     first = jax.tree.map(lambda x: x[0], split)
     shapes = jax.eval_shape(loss_and_grad, params, objective, first, rng)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
-    def body(total, part):
+    def body(total: Any, part: tuple[Array, Any]) -> tuple[Any, None]:
         number, micro = part
         out = loss_and_grad(params, objective, micro, jax.random.fold_in(rng, number))
         return jax.tree.map(jnp.add, total, out), None
@@ -127,26 +143,27 @@ def _accumulated(loss_and_grad: Callable, params: Params, objective: Objective, 
 class CompiledUpdate:
     """The jitted update, compiled ahead of time once per batch shape, with the compiler's own count of FLOPs."""
 
-    def __init__(self, update: Callable, state_shardings: Any, mesh: jax.sharding.Mesh):
+    def __init__(self, update: Callable, state_shardings: Any, mesh: Mesh):
         out = (state_shardings, sh.replicated(mesh))
         self._jitted = jax.jit(update, donate_argnums=0, out_shardings=out)
         self._compiled: dict[Any, Any] = {}
+        self._flops: dict[Any, float] = {}
         self.flops_per_device = 0.0
 
-    def __call__(self, state: TrainState, objective: Objective, batch: Any):
+    def __call__(self, state: TrainState, objective: Objective, batch: Any) -> tuple[TrainState, dict[str, Array]]:
         key = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
         if key not in self._compiled:
             self._compiled[key] = self._jitted.lower(state, objective, batch).compile()
-        compiled = self._compiled[key]
-        cost = compiled.cost_analysis()
-        self.flops_per_device = float((cost or {}).get("flops", 0.0))
-        return compiled(state, objective, batch)
+            cost = self._compiled[key].cost_analysis()
+            self._flops[key] = float((cost or {}).get("flops", 0.0))
+        self.flops_per_device = self._flops[key]
+        return self._compiled[key](state, objective, batch)
 
 
 class StopSignal:
     """Turns SIGTERM into a flag that every process of the run agrees on."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._received = False
         self._previous = signal.signal(signal.SIGTERM, self._receive)
 
@@ -164,8 +181,10 @@ class StopSignal:
         signal.signal(signal.SIGTERM, self._previous)
 
 
-def abstract_state(task: Task, optimizer: optax.GradientTransformation, mesh, mesh_config: sh.MeshConfig, seed: int):
-    """The jitted initialiser, and the state as shapes with shardings."""
+def abstract_state(
+    task: Task, optimizer: optax.GradientTransformation, mesh: Mesh, mesh_config: sh.MeshConfig, seed: int
+) -> tuple[Callable[[Key], TrainState], TrainState, TrainState]:
+    """The jitted initialiser, the state as shapes with shardings, and its shardings alone."""
     init = lambda rng: init_state(task.init, optimizer, rng)  # noqa: E731
     shapes = jax.eval_shape(init, jax.random.key(seed))
     shardings = sh.tree_shardings(mesh, shapes, mesh_config)
@@ -181,7 +200,7 @@ def train(
     optimizer_config: OptimizerConfig,
     mesh_config: sh.MeshConfig,
     workdir: Path,
-    report: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
+    report: Report = lambda step, metrics: None,
 ) -> TrainState:
     """Trains to ``config.steps``, from the newest checkpoint in ``workdir`` if there is one.
 
@@ -192,7 +211,8 @@ def train(
         The final state, saved in ``workdir/checkpoints``.
 
     Raises:
-        VgenError: if a loss is not finite (names the step and the last good checkpoint), or the data are damaged.
+        VgenError: if a loss or a gradient is not finite (names the step and the last good checkpoint), or the data are
+            damaged.
         Preempted: after SIGTERM, when the state has been saved.
     """
     mesh = sh.make_mesh(mesh_config)
@@ -232,7 +252,7 @@ def train(
 class Recorder:
     """Fetches each step's metrics one step late, stops on a loss that is not finite, and logs."""
 
-    def __init__(self, config: TrainConfig, writer: MetricWriter, checkpoints: Checkpoints, report, start: int):
+    def __init__(self, config: TrainConfig, writer: MetricWriter, checkpoints: Checkpoints, report: Report, start: int):
         self._config, self._writer, self._checkpoints, self._report = config, writer, checkpoints, report
         self._pending: tuple[int, Any, float] | None = None
         self._clock, self._clock_step, self._flops = time.perf_counter(), start, 0.0
@@ -252,11 +272,14 @@ class Recorder:
     def _record(self, step: int, device_metrics: Any, flops: float) -> None:
         metrics = {name: float(value) for name, value in jax.device_get(device_metrics).items()}
         self._flops += flops
-        if not np.isfinite(metrics["loss"]):
+        # A gradient that is not finite has spoilt the parameters already, though only the next loss would show it.
+        bad = [name for name in ("loss", "grad_norm") if not np.isfinite(metrics[name])]
+        if bad:
             last = self._checkpoints.latest_step()
             good = f"the last good checkpoint is {self._checkpoints.folder / str(last)}" if last else "none was saved"
             raise VgenError(
-                f"the loss is {metrics['loss']} at step {step}; {good}: lower optimizer.learning_rate or check the data"
+                f"the {bad[0]} is {metrics[bad[0]]} at step {step}; {good}: "
+                "lower optimizer.learning_rate or check the data"
             )
         if step % self._config.log_every and step not in (1, self._config.steps):
             return

@@ -2,8 +2,8 @@
 
 Encoder: conv_in, levels of resnets with strided convolutions between them, a middle with one single-head spatial
 attention, norm, conv to mean and log-variance. Decoder: mirrored, one more resnet per level, nearest upsampling.
-Beyond the original: ``patch`` > 1 folds patch×patch pixels into channels before conv_in and unfolds them after conv_out,
-which moves the work to small images with many channels, where CPUs are an order of magnitude faster.
+Beyond the original: ``patch`` > 1 folds patch×patch pixels into channels before conv_in and unfolds them after
+conv_out, which moves the work to small images with many channels, where CPUs are an order of magnitude faster.
 """
 
 import flax.linen as nn
@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from vgen_jax.nn.attention import Attention
 from vgen_jax.nn.resnet import Downsample, ResnetBlock, Upsample, conv3x3, group_norm
 from vgen_jax.types import Array, VgenError
 
@@ -122,7 +121,7 @@ class AutoencoderKL(nn.Module):
     linear_path: bool = False
     dtype: jnp.dtype = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         shared = (self.block_channels, self.layers_per_block)
         pixels = self.channels * self.patch**2
         self.encoder = Encoder(*shared, self.latent_channels, self.norm_groups, self.dtype)

@@ -1,8 +1,8 @@
 """Text encoders.
 
-``ByteTextEncoder`` is the offline default: it reads UTF-8 bytes (``data.text.encode_text``) and is trained together with
-the UNet, which needs no vocabulary and no download. The empty text, whose only token is the end mark, stands for "no
-text" in classifier-free guidance.
+``ByteTextEncoder`` is the offline default: it reads UTF-8 bytes (``data.text.encode_text``) and is trained together
+with the UNet, which needs no vocabulary and no download. The empty text, whose only token is the end mark, stands for
+"no text" in classifier-free guidance.
 """
 
 import flax.linen as nn
@@ -47,4 +47,3 @@ class ByteTextEncoder(nn.Module):
             x = x + attention(nn.LayerNorm(dtype=self.dtype, name=f"norm1_{i}")(x), mask_BL=mask_BL)
             x = x + FeedForward(self.dtype, name=f"ff_{i}")(nn.LayerNorm(dtype=self.dtype, name=f"norm2_{i}")(x))
         return nn.LayerNorm(dtype=self.dtype, name="norm")(x), mask_BL
-

@@ -40,9 +40,7 @@ class Layer(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x_BTHWC: Array, embedding_FD: Array, text_BLD: Array | None, mask_BL: Array | None
-    ) -> Array:
+    def __call__(self, x_BTHWC: Array, embedding_FD: Array, text_BLD: Array | None, mask_BL: Array | None) -> Array:
         b, t, height, width, _ = x_BTHWC.shape
         x = rearrange(x_BTHWC, "b t h w c -> (b t) h w c")
         x = ResnetBlock(self.features, self.groups, dtype=self.dtype, name="resnet")(x, embedding_FD)

@@ -1,6 +1,6 @@
 """Training of the KL autoencoder (Rombach et al. 2022, without the adversarial and perceptual terms).
 
-    loss = mean |x - x̂| + kl_weight · mean over latents of KL(N(mean, variance) || N(0, 1))
+loss = mean |x - x̂| + kl_weight · mean over latents of KL(N(mean, variance) || N(0, 1))
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def from_unit(frames: Array) -> Array:
 def autoencoder(reconstruct: Reconstruct, kl_weight: float) -> Objective:
     """The objective; ``reconstruct(params, x, rng)`` gives (x̂ from a sample of the latents, mean, log-variance)."""
 
-    def objective(params: Params, batch: VideoBatch, rng: Key):
+    def objective(params: Params, batch: VideoBatch, rng: Key) -> tuple[Array, dict[str, Array]]:
         x = to_unit(batch.video_BTHWC)
         decoded, mean, log_variance = reconstruct(params, x, rng)
         l1 = jnp.abs(decoded - x).mean()

@@ -1,8 +1,8 @@
 """Slow learning: the loss of masked conditional video diffusion, SlowFast-VGen eq. (1) and (2).
 
 One diffusion step t per window, the past clean, the loss on the future frames only. The loss is the squared error of
-whatever the network predicts (``eps``: eq. (2) as printed; ``v``, ``x0``: the same with another target). ``eps_loss`` is
-always reported beside it, in the units of eq. (2). Conditions are dropped per sample for classifier-free guidance.
+whatever the network predicts (``eps``: eq. (2) as printed; ``v``, ``x0``: the same with another target). ``eps_loss``
+is always reported beside it, in the units of eq. (2). Conditions are dropped per sample for classifier-free guidance.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ class DiffusionLoss:
     drop_text: float = 0.1
     drop_action: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         prediction.check_kind(self.kind)
         for name in ("drop_text", "drop_action"):
             if not 0.0 <= getattr(self, name) <= 1.0:
@@ -69,10 +69,10 @@ def dropped(batch: VideoBatch, loss: DiffusionLoss, rng: Key) -> VideoBatch:
     samples = batch.past_BT.shape[:1]
     if batch.token_BL is not None:
         drop_B = jax.random.bernoulli(k_text, loss.drop_text, samples)
-        batch = batch.replace(token_BL=without_text(batch.token_BL, drop_B))
+        batch = dataclasses.replace(batch, token_BL=without_text(batch.token_BL, drop_B))
     if batch.action_valid_BT is not None:
         drop_B = jax.random.bernoulli(k_action, loss.drop_action, samples)
-        batch = batch.replace(action_valid_BT=batch.action_valid_BT & ~drop_B[:, None])
+        batch = dataclasses.replace(batch, action_valid_BT=batch.action_valid_BT & ~drop_B[:, None])
     return batch
 
 
@@ -95,7 +95,7 @@ def masked_diffusion(
     if loss.kind == "eps" and schedule.zero_terminal_snr:
         raise VgenError("objective.kind 'eps' cannot be sampled with schedule.zero_terminal_snr: use 'v' or 'x0'")
 
-    def objective(to_latents: ToLatents, params: Params, batch: VideoBatch, rng: Key):
+    def objective(to_latents: ToLatents, params: Params, batch: VideoBatch, rng: Key) -> tuple[Array, dict[str, Array]]:
         k_t, k_eps, k_drop, k_past = jax.random.split(rng, 4)
         x0 = jax.lax.stop_gradient(to_latents(batch.video_BTHWC))
         t_B = jax.random.randint(k_t, x0.shape[:1], 0, schedule.steps)

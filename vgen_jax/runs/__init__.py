@@ -10,7 +10,10 @@ from ml_collections import ConfigDict
 
 from vgen_jax.types import VgenError
 
-RUNS = ("check_data", "collect", "encode", "evaluate", "export", "generate", "import_videos", "pipeline", "train")
+RUNS = (
+    "benchmark", "check_data", "collect", "encode", "evaluate", "export", "generate", "import_videos", "pipeline",
+    "train",
+)  # fmt: skip
 
 
 def start(config: ConfigDict, workdir: Path) -> None:

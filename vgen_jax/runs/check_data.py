@@ -12,4 +12,4 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """Checks ``config.data_dir``; a fault makes the run fail."""
     report = check_data(config.data_dir)
     if report.faults:
-        raise VgenError(f"{config.data_dir} has {len(report.faults)} faults, listed above: restore or remake those files")
+        raise VgenError(f"{config.data_dir} has {len(report.faults)} faults, listed above: restore or remake the files")

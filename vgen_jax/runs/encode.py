@@ -5,10 +5,12 @@ refuses latents of another one.
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
 from vgen_jax import build
@@ -17,43 +19,57 @@ from vgen_jax.data.records import INFO_FILE, EpisodeSource, EpisodeWriter, decod
 from vgen_jax.data.schema import DatasetInfo
 from vgen_jax.log import progress
 from vgen_jax.runs.folder import keep_config
+from vgen_jax.types import Array
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Encodes every split of ``config.data_dir`` with ``config.autoencoder_dir``; finished shards are skipped."""
     keep_config(config, workdir)
     autoencoder = build.load_autoencoder(Path(config.autoencoder_dir))
-    info = read_info(config.data_dir)
     encode = jax.jit(lambda encode, frames: encode(frames))
+
+    def to_latents(frames_THWC: np.ndarray) -> np.ndarray:
+        return encode_frames(encode, autoencoder, frames_THWC, config.batch_frames)
+
+    encode_data(Path(config.data_dir), workdir, autoencoder, to_latents)
+
+
+def encode_data(
+    data_dir: Path, out: Path, autoencoder: build.Autoencoder, to_latents: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    """Writes a data set of the latents ``to_latents(frames_THWC)`` (float16) of every episode; finished shards stay."""
+    info = read_info(data_dir)
     total = sum(info.frames(split) for split in info.splits)
     with progress(total=total, desc="encode", unit="frame") as bar:
         for split, shards in info.splits.items():
-            source = EpisodeSource(config.data_dir, split)
+            source = EpisodeSource(data_dir, split)
             first = 0
             for shard in shards:
-                target = workdir / shard.file
+                target = out / shard.file
                 if target.is_file():
                     bar.update(sum(shard.frames))
                 else:
                     with EpisodeWriter(target) as writer:
                         for number in range(first, first + len(shard.frames)):
                             episode = decode_episode(source[number])
-                            latents = encode_frames(encode, autoencoder, episode.frames_THWC, config.batch_frames)
+                            latents = to_latents(episode.frames_THWC)
                             writer.write(dataclasses.replace(episode, frames_THWC=latents))
                             bar.update(len(latents))
                 first += len(shard.frames)
     height, width = info.frame_shape[:2]
     shape = (height // autoencoder.factor, width // autoencoder.factor, autoencoder.channels)
-    write_text(workdir / INFO_FILE, latent_info(info, shape, config.autoencoder_dir).to_json())
+    write_text(out / INFO_FILE, latent_info(info, shape, autoencoder.folder).to_json())
 
 
-def latent_info(info: DatasetInfo, shape: tuple[int, int, int], autoencoder_dir: str) -> DatasetInfo:
+def latent_info(info: DatasetInfo, shape: tuple[int, int, int], autoencoder_dir: Path) -> DatasetInfo:
     """The description of the encoded data set."""
-    latents = {"digest": digest(Path(autoencoder_dir)), "frame_shape": info.frame_shape}
+    latents = {"digest": digest(autoencoder_dir), "frame_shape": info.frame_shape}
     return dataclasses.replace(info, frame_shape=shape, content="latents", latents=latents)
 
 
-def encode_frames(encode, autoencoder: build.Autoencoder, frames_THWC: np.ndarray, batch: int) -> np.ndarray:
+def encode_frames(
+    encode: Callable[[Partial, np.ndarray], Array], autoencoder: build.Autoencoder, frames_THWC: np.ndarray, batch: int
+) -> np.ndarray:
     """float16 latents of uint8 frames, in batches of one size (the last is padded), so that one compilation serves."""
     parts = []
     for start in range(0, len(frames_THWC), batch):

@@ -1,12 +1,12 @@
 """Run ``evaluate``: the next-chunk numbers of a slow model on held-out scenes, with pictures and a report."""
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
 from vgen_jax import build, evaluate, media, report
@@ -16,8 +16,8 @@ from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.log import progress
 from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
 from vgen_jax.rollout import sample_future, video_keys
-from vgen_jax.runs.folder import keep_config
-from vgen_jax.types import Key, VgenError, VideoBatch
+from vgen_jax.runs.folder import keep_config, write_results
+from vgen_jax.types import Array, Key, Params, VgenError, VideoBatch
 
 SHOWN = 8
 
@@ -65,7 +65,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         "model_sha256": digest(Path(config.model_dir)),
         "device": jax.devices()[0].device_kind,
     }
-    (workdir / "results.json").write_text(json.dumps({**results, "contract": contract}, indent=2) + "\n")
+    write_results(workdir, {**results, "contract": contract})
     picture = workdir / "samples" / "next_chunk.png"
     first = next(to_batch(b) for b in evaluation_windows(data, settings.windows, 0, 1))
     _, generated = evaluate.evaluate_batch(networks, first, future, jax.random.fold_in(rng, 0))
@@ -82,7 +82,7 @@ def evaluation_networks(
     config = model.config
 
     @jax.jit
-    def generate(params, autoencoder, batch: VideoBatch, key_B):
+    def generate(params: Params, autoencoder: tuple[Partial, Partial], batch: VideoBatch, key_B: Key) -> Array:
         latents = autoencoder[0](batch.video_BTHWC[:, :past])
         predictor = build.guided(model, params, batch, guidance)
         condition = model.denoiser.embed(params, batch)
@@ -91,7 +91,7 @@ def evaluation_networks(
 
     frozen = (model.autoencoder.encode, model.autoencoder.decode)
 
-    def next_chunk(batch: VideoBatch, rng: Key):
+    def next_chunk(batch: VideoBatch, rng: Key) -> Array:
         key_B = video_keys(rng, 0, 0, np.asarray(batch.sample_id_B))
         return generate(model.params, frozen, batch, key_B)
 
@@ -112,7 +112,7 @@ def write_page(workdir: Path, results: dict, contract: dict, picture: Path, conf
     for name in ("psnr", "ssim", "psnr_moving", "ssim_moving"):
         base = name.replace("_moving", "") + "_repeat_last" + ("_moving" if name.endswith("_moving") else "")
         rows.append((name, results[name], results[f"{name}_ci95"], results[base], results[f"{base}_ci95"]))
-    sections = [
+    sections: list[report.Section] = [
         report.Table(("metric", "model", "± 95 %", "repeat last frame", "± 95 %"), rows, title="Next chunk"),
         report.Table(("result", "value"), sorted(results.items()), title="Everything measured"),
         report.Image(

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
 from vgen_jax import build, sharding
@@ -26,5 +25,5 @@ def run(config: ConfigDict, workdir: Path) -> None:
     _, abstract, _ = abstract_state(task, optimizer, mesh, mesh_config, train_config.seed)
     state, _ = checkpoints.restore(abstract)
     checkpoints.close()
-    finish(jax.device_get(state), workdir / "export")
+    finish(sharding.gathered(state.ema, mesh), workdir / "export")
     print(f"exported step {int(state.step)} to {workdir / 'export'}", flush=True)

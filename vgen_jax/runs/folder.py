@@ -5,6 +5,7 @@ In a config, a path that begins with ``@`` names a sibling of the run's work dir
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ from ml_collections import ConfigDict
 
 from vgen_jax.types import VgenError
 
-CONFIG_FILE = "config.json"
+CONFIG_FILE, RESULTS_FILE = "config.json", "results.json"
 # Keys that may change when a run is started again: they do not alter what has been computed so far.
 CHANGEABLE = (
     "train.steps", "train.log_every", "train.checkpoint_every", "train.keep", "train.profile_start",
-    "train.profile_steps", "mesh", "data.workers", "unet.remat",
+    "train.profile_steps", "mesh", "data.workers", "slow.unet.remat", "collect.workers",
 )  # fmt: skip
 
 
@@ -52,13 +53,19 @@ def keep_config(config: ConfigDict, workdir: Path) -> None:
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key) and not key.startswith(CHANGEABLE):
                 raise VgenError(
-                    f"{path} says {key} = {old.get(key)} but the config now says {new.get(key)}: use another --workdir, "
-                    "or the old value"
+                    f"{path} says {key} = {old.get(key)} but the config now says {new.get(key)}: "
+                    "use another --workdir, or the old value"
                 )
     workdir.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(text)
     partial.replace(path)
+
+
+def write_results(workdir: Path, results: Mapping[str, Any]) -> None:
+    """Writes ``results.json``; a number that is not finite becomes null, which is what JSON has for it."""
+    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in results.items()}
+    (workdir / RESULTS_FILE).write_text(json.dumps(clean, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -6,9 +6,11 @@ next one is being sampled, and memory does not grow with the length.
 
 import dataclasses
 import json
+import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -20,11 +22,12 @@ from vgen_jax.data.records import EpisodeSource
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.log import progress
 from vgen_jax.memory.none import NoMemory
-from vgen_jax.rollout import ChunkAction, SampleChunk, Start, rollout, sample_future
-from vgen_jax.runs.folder import keep_config
-from vgen_jax.types import VgenError
+from vgen_jax.rollout import ChunkAction, Generated, SampleChunk, Start, rollout, sample_future
+from vgen_jax.runs.folder import keep_config, write_results
+from vgen_jax.types import Array, Key, Params, Recalled, VgenError, VideoBatch
 
-SHEET_FRAMES = 48
+SHEET_FRAMES = 48  # pictures on a contact sheet
+PEAK_EVERY = 100  # frames between two notes of the peak memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,17 +87,18 @@ def run(config: ConfigDict, workdir: Path) -> None:
     chunks = rollout(
         sample_chunk, NoMemory(), start, action_stream(codec, generate), generate.future, jax.random.key(generate.seed)
     )
-    seconds, frames = write_videos(model, chunks, first, generate, workdir / "samples")
+    written = write_videos(model, chunks, first, generate, workdir / "samples")
     results = {
-        "frames": frames,
+        "frames": written.frames,
         "videos": len(start.id_B),
-        "seconds": round(seconds, 2),
-        "seconds_per_frame": seconds / max(1, frames * len(start.id_B)),
+        "seconds": round(written.seconds, 2),
+        "seconds_per_frame": written.seconds / max(1, written.frames * len(start.id_B)),
+        **{f"peak_memory_mib_frame_{frame}": mib for frame, mib in written.peak_mib.items()},
         "compilations": compilations(),
         "sampler": f"{sampler.kind} {sampler.steps} steps",
         "device": jax.devices()[0].device_kind,
     }
-    (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_results(workdir, results)
 
 
 def token_length(model: build.SlowModel) -> int:
@@ -116,11 +120,13 @@ def action_stream(codec: ActionCodec, generate: GenerateConfig) -> Iterator[Chun
     return (chunk for number, chunk in zip(range(limit), chunks, strict=False)) if limit else chunks
 
 
-def chunk_sampler(model: build.SlowModel, sampler: Sampler, guidance: float, frames: int):
+def chunk_sampler(
+    model: build.SlowModel, sampler: Sampler, guidance: float, frames: int
+) -> tuple[SampleChunk, Callable[[], int]]:
     """The jitted sampler of one chunk, with a function that tells how often it was compiled."""
 
     @jax.jit
-    def sample(params, past, window, key_B):
+    def sample(params: Params, past: Array, window: VideoBatch, key_B: Key) -> Array:
         predictor = build.guided(model, params, window, guidance)
         condition = model.denoiser.embed(params, window)
         config = model.config
@@ -128,45 +134,47 @@ def chunk_sampler(model: build.SlowModel, sampler: Sampler, guidance: float, fra
 
     params = jax.device_put(model.params)
 
-    def sample_chunk(recalled, window, key_B):
+    def sample_chunk(recalled: Recalled, window: VideoBatch, key_B: Key) -> Array:
         return sample(params, recalled.past_BTHWC, window, key_B)
 
-    typed: SampleChunk = sample_chunk
-    return typed, sample._cache_size
+    return sample_chunk, sample._cache_size  # type: ignore[attr-defined]
 
 
 def starting_point(model: build.SlowModel, config: StartConfig, generate: GenerateConfig) -> tuple[Start, np.ndarray]:
     """The past latents with their actions, and the last real frame of every video, uint8 (B, H, W, 3)."""
-    f_p, space = generate.past, model.config.actions
+    f_p = generate.past
     if config.image:
         frames_BTHWC = np.repeat(read_image(model, config.image)[None, None], f_p, axis=1)
-        ids, actions = np.zeros(1, np.int32), None
+        action_BTA, id_B = np.zeros((1, f_p, model.config.action_dim), np.float32), np.zeros(1, np.int32)
     else:
         source = EpisodeSource(config.data_dir, config.split)
-        windows, rows = [], []
-        for episode in config.episodes:
-            if not 0 <= episode < len(source):
-                raise VgenError(f"start.episodes has {episode} but {config.data_dir} has {len(source)} of {config.split}")
-            record = source.record(episode)
-            first = config.frame if config.still else config.frame - f_p + 1
-            if first < 0 or config.frame >= record.frames:
-                raise VgenError(f"start.frame {config.frame} leaves no {f_p} past frames within {record.frames}")
-            frames = record.window(first, config.frame + 1)
-            windows.append(np.repeat(frames, f_p, axis=0) if config.still else frames)
-            if space != "none":
-                values = model.data.action_spaces[space].to_model(record.tensors[f"actions.{space}"])
-                rows.append(values[max(0, first - 1) : config.frame])
-        frames_BTHWC = np.stack(windows)
-        ids = np.asarray(config.episodes, np.int32)
-        actions = rows
-    action_BTA = None
-    if space != "none":
-        action_BTA = np.zeros((len(ids), f_p, model.config.action_dim), np.float32)
-        if actions and not config.still:
-            for b, values in enumerate(actions):
-                action_BTA[b, 1:] = values[-(f_p - 1) :] if f_p > 1 else values[:0]
+        pairs = [recorded_past(model, source, episode, config, f_p) for episode in config.episodes]
+        frames_BTHWC, action_BTA = (np.stack(column) for column in zip(*pairs, strict=True))
+        id_B = np.asarray(config.episodes, np.int32)
     encode = jax.jit(lambda encode, frames: encode(frames))
-    return Start(encode(model.autoencoder.encode, frames_BTHWC), action_BTA, ids), frames_BTHWC[:, -1]
+    latents = encode(model.autoencoder.encode, frames_BTHWC)
+    actions = None if model.config.actions == "none" else action_BTA
+    return Start(latents, actions, id_B), frames_BTHWC[:, -1]
+
+
+def recorded_past(
+    model: build.SlowModel, source: EpisodeSource, episode: int, config: StartConfig, f_p: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """f_p recorded frames, uint8 (f_p, H, W, 3), and the actions that led to them, (f_p, A); row 0 is never read."""
+    if not 0 <= episode < len(source):
+        raise VgenError(f"start.episodes has {episode} but {source.folder} has {len(source)} of split {source.split}")
+    record = source.record(episode)
+    first = config.frame if config.still else config.frame - f_p + 1
+    if first < 0 or config.frame >= record.frames:
+        raise VgenError(f"start.frame {config.frame} leaves no {f_p} past frames among {record.frames}: change it")
+    action_TA = np.zeros((f_p, model.config.action_dim), np.float32)
+    if config.still:  # an image that does not move: zero is the action of standing still
+        return np.repeat(record.window(config.frame, config.frame + 1), f_p, axis=0), action_TA
+    space = model.config.actions
+    if space != "none" and f_p > 1:
+        raw = record.tensors[f"actions.{space}"][first : config.frame]
+        action_TA[1:] = model.data.action_spaces[space].to_model(raw)
+    return record.window(first, config.frame + 1), action_TA
 
 
 def read_image(model: build.SlowModel, path: str) -> np.ndarray:
@@ -174,41 +182,79 @@ def read_image(model: build.SlowModel, path: str) -> np.ndarray:
     return media.read_image(path, build.frame_size(model))
 
 
-def write_videos(model: build.SlowModel, chunks, first_BHWC: np.ndarray, generate: GenerateConfig, folder: Path):
-    """Decodes in slices and writes as chunks come. Returns (seconds, new frames per video)."""
+class Written(NamedTuple):
+    """What was written: new frames per video, how long it took, and the peak memory by a few frame numbers."""
+
+    frames: int
+    seconds: float
+    peak_mib: dict[int, float]
+
+
+def peak_mib() -> float:
+    """Peak memory so far, MiB: of the device where it tells, else of this process."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"] / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+class VideoFiles:
+    """The files of one video, written as its frames come, and the frames kept for its contact sheet."""
+
+    def __init__(self, stem: Path, first_HWC: np.ndarray, fps: float, gif: bool):
+        opening = media.caption_frames(first_HWC[None], ["start"])
+        suffixes = (".mp4", ".gif") if gif else (".mp4",)
+        self._sheet = stem.with_suffix(".png")
+        self._writers = [media.VideoWriter(stem.with_suffix(s), fps, opening.shape[1:3]) for s in suffixes]
+        self._kept = [(first_HWC, "start")]
+        self._write(opening)
+
+    def _write(self, frames_THWC: np.ndarray) -> None:
+        for writer in self._writers:
+            writer.write(frames_THWC)
+
+    def add(self, frames_THWC: np.ndarray, text: str) -> None:
+        """Appends captioned frames."""
+        self._write(media.caption_frames(frames_THWC, [text] * len(frames_THWC)))
+
+    def keep(self, frame_HWC: np.ndarray, text: str) -> None:
+        """Keeps a chunk's last frame for the contact sheet, as long as there is room."""
+        if len(self._kept) < SHEET_FRAMES:
+            self._kept.append((frame_HWC, text))
+
+    def close(self) -> None:
+        """Finishes the videos and writes the contact sheet."""
+        for writer in self._writers:
+            writer.close()
+        frames, texts = zip(*self._kept, strict=True)
+        media.write_png(self._sheet, media.contact_sheet(frames, texts))
+
+
+def write_videos(
+    model: build.SlowModel, chunks: Iterable[Generated], first_BHWC: np.ndarray, generate: GenerateConfig, folder: Path
+) -> Written:
+    """Decodes in slices and writes as chunks come; what is there when something fails stays readable."""
     decode = jax.jit(lambda decode, latents: decode(latents))
-    fps, videos = model.data.fps, len(first_BHWC)
-    opening = media.caption_frames(first_BHWC, ["start"] * videos)
-    suffixes = (".mp4", ".gif") if generate.gif else (".mp4",)
-    size = opening.shape[1:3]
-    writers = [[media.VideoWriter(folder / f"video_{b}{s}", fps, size) for s in suffixes] for b in range(videos)]
-    total = generate.frames // generate.future or None
-    kept, count, begun = [[(first_BHWC[b], "start")] for b in range(videos)], 0, time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
+    fps = model.data.fps
+    videos = [VideoFiles(folder / f"video_{b}", first, fps, generate.gif) for b, first in enumerate(first_BHWC)]
+    total = generate.frames // generate.future or None
+    count, peaks, begun = 0, {}, time.perf_counter()
     try:
         with (folder / "captions.jsonl").open("w") as captions:
-            for b in range(videos):
-                for writer in writers[b]:
-                    writer.write(opening[b])
             for chunk in progress(chunks, total=total, desc="generate", unit="chunk"):
+                captions.write(json.dumps({"frame": count + 1, "text": chunk.action.text}) + "\n")
                 for start in range(0, generate.future, generate.decode_frames):
                     part = chunk.latents_BTHWC[:, start : start + generate.decode_frames]
                     frames_BTHWC = np.asarray(decode(model.autoencoder.decode, part))
-                    for b in range(videos):
-                        shown = media.caption_frames(frames_BTHWC[b], [chunk.action.text] * part.shape[1])
-                        for writer in writers[b]:
-                            writer.write(shown)
-                for b in range(videos):
-                    if len(kept[b]) < SHEET_FRAMES:
-                        kept[b].append((frames_BTHWC[b, -1], chunk.action.text))
-                captions.write(json.dumps({"frame": count + 1, "text": chunk.action.text}) + "\n")
+                    for video, frames_THWC in zip(videos, frames_BTHWC, strict=True):
+                        video.add(frames_THWC, chunk.action.text)
+                for video, frames_THWC in zip(videos, frames_BTHWC, strict=True):
+                    video.keep(frames_THWC[-1], chunk.action.text)
                 count += generate.future
+                if count % PEAK_EVERY < generate.future:
+                    peaks[count] = round(peak_mib(), 1)
     finally:
-        for pair in writers:
-            for writer in pair:
-                writer.close()
-    seconds = time.perf_counter() - begun
-    for b in range(videos):
-        frames, texts = zip(*kept[b], strict=True)
-        media.write_png(folder / f"video_{b}.png", media.contact_sheet(frames, texts))
-    return seconds, count
+        for video in videos:
+            video.close()
+    return Written(count, time.perf_counter() - begun, peaks)

@@ -11,5 +11,6 @@ from vgen_jax.runs.folder import keep_config
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Imports into the work directory."""
-    keep_config(config, workdir)
     import_videos(workdir, build.section(ImportConfig, config.videos, "videos"))
+    # Last, so that an import which failed can be mended by a change of its config.
+    keep_config(config, workdir)

@@ -7,12 +7,13 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from vgen_jax import report, runs
 from vgen_jax.log import METRICS_FILE
-from vgen_jax.runs.folder import as_json, keep_config, resolved
+from vgen_jax.runs.folder import RESULTS_FILE, as_json, keep_config, resolved, write_results
 from vgen_jax.types import VgenError
 
 FINISHED_FILE = "finished.json"
@@ -21,14 +22,14 @@ FINISHED_FILE = "finished.json"
 def run(config: ConfigDict, workdir: Path) -> None:
     """Runs every stage that is not finished, then gathers the results in one report."""
     keep_config(config, workdir)
-    seconds = {}
+    seconds: dict[str, float] = {}
     for name in config.order:
         if name not in config.stages:
             raise VgenError(f"config key order names stage '{name}': stages has {', '.join(config.stages)}")
         folder = workdir / name
         stage = resolved(config.stages[name], folder)
-        seconds[name] = finished_seconds(stage, folder)
-        if seconds[name] is None:
+        before = finished_seconds(stage, folder)
+        if before is None:
             print(f"stage {name}: {stage.run}", flush=True)
             start = time.monotonic()
             runs.start(stage, folder)
@@ -37,6 +38,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
             done = {"seconds": round(seconds[name], 1), "config": json.loads(as_json(stage))}
             (folder / FINISHED_FILE).write_text(json.dumps(done, indent=2) + "\n")
         else:
+            seconds[name] = before
             print(f"stage {name}: finished before, skipped", flush=True)
     gather(config, workdir, seconds)
 
@@ -58,12 +60,13 @@ def finished_seconds(stage: ConfigDict, folder: Path) -> float | None:
 
 def gather(config: ConfigDict, workdir: Path, seconds: dict[str, float]) -> None:
     """Copies the stages' results.json into one, and writes report.html over all of them."""
-    results, sections = {}, []
+    results: dict[str, Any] = {}
+    sections: list[report.Section] = []
     rows = [(name, config.stages[name].run, round(seconds[name], 1)) for name in config.order]
     for name in config.order:
         folder = workdir / name
-        if (folder / "results.json").is_file():
-            found = json.loads((folder / "results.json").read_text())
+        if (folder / RESULTS_FILE).is_file():
+            found = json.loads((folder / RESULTS_FILE).read_text())
             results[name] = found
             scalars = [(k, v) for k, v in found.items() if isinstance(v, (int, float, str))]
             sections.append(report.Table(("result", "value"), scalars, title=name))
@@ -72,7 +75,7 @@ def gather(config: ConfigDict, workdir: Path, seconds: dict[str, float]) -> None
         samples = sorted((folder / "samples").glob("*")) if (folder / "samples").is_dir() else []
         sections += [report.Video(path, title=path.stem) for path in samples if path.suffix == ".mp4"]
         sections += [report.Image(path, title=path.stem) for path in samples if path.suffix == ".png"]
-    (workdir / "results.json").write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+    write_results(workdir, results)
     sections.append(report.Table(("stage", "run", "seconds"), rows, title="Stages"))
     page = report.write_report(workdir, config.title, sections, command=config.command, config=config.to_dict())
     print(f"report: {page}", flush=True)

@@ -20,13 +20,14 @@ from vgen_jax.data.pipeline import PipelineConfig, make_iterator, to_batch
 from vgen_jax.data.records import INFO_FILE, read_info
 from vgen_jax.data.schema import DatasetInfo
 from vgen_jax.learning.slow import Task, TrainConfig, train
-from vgen_jax.learning.state import OptimizerConfig, TrainState
+from vgen_jax.learning.state import OptimizerConfig
 from vgen_jax.log import is_main_process, progress
+from vgen_jax.models.autoencoder_kl import AutoencoderKL
 from vgen_jax.objectives import autoencoder as autoencoder_objective
 from vgen_jax.objectives import masked_diffusion as diffusion_objective
 from vgen_jax.runs.folder import keep_config
-from vgen_jax.sharding import MeshConfig
-from vgen_jax.types import VgenError
+from vgen_jax.sharding import MeshConfig, gathered, make_mesh
+from vgen_jax.types import Array, Key, Params, VgenError, VideoBatch
 
 SCALE_BATCHES = 16
 
@@ -37,7 +38,7 @@ class Batches:
     def __init__(self, config: PipelineConfig):
         self._iterator = make_iterator(config, jax.process_index(), jax.process_count())
 
-    def __next__(self):
+    def __next__(self) -> VideoBatch:
         return to_batch(next(self._iterator))
 
     def get_state(self) -> dict[str, Any]:
@@ -65,11 +66,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
             bar.set_postfix({k: f"{v:.4g}" for k, v in metrics.items()}, refresh=False)
 
         state = train(task, train_config, optimizer, mesh, workdir, report)
+    params = gathered(state.ema, make_mesh(mesh))
     if is_main_process():
-        finish(state, workdir / "export")
+        finish(params, workdir / "export")
 
 
-Finish = Callable[[TrainState, Path], None]
+# (moving average of the parameters as NumPy arrays, export folder)
+Finish = Callable[[Params, Path], None]
 
 
 def pipeline_config(config: ConfigDict) -> PipelineConfig:
@@ -85,14 +88,13 @@ def autoencoder_task(config: ConfigDict) -> tuple[Task, Finish]:
     if read_info(data.data_dir).content != "frames":
         raise VgenError(f"{data.data_dir} holds latents: an autoencoder is trained on frames")
 
-    def reconstruct(params, x, rng):
+    def reconstruct(params: Params, x: Array, rng: Key) -> Any:
         return network.apply({"params": params}, x, rng)
 
-    def init(rng):
+    def init(rng: Key) -> Params:
         return network.init(rng, np.zeros((1, network.factor, network.factor, 3), np.float32))["params"]
 
-    def finish(state: TrainState, folder: Path) -> None:
-        params = jax.device_get(state.ema)
+    def finish(params: Params, folder: Path) -> None:
         scale = latent_scale(network, params, data)
         export(folder, params, {"autoencoder": dataclasses.asdict(shape), "scale": scale})
 
@@ -100,7 +102,7 @@ def autoencoder_task(config: ConfigDict) -> tuple[Task, Finish]:
     return Task(init, objective, Batches(data)), finish
 
 
-def latent_scale(network, params, data: PipelineConfig) -> float:
+def latent_scale(network: AutoencoderKL, params: Params, data: PipelineConfig) -> float:
     """1 / standard deviation of the latents over the first batches of the training data."""
     encode = jax.jit(lambda params, x: network.apply({"params": params}, x, method="encode")[0])
     batches = make_iterator(data, 0, 1)
@@ -125,9 +127,9 @@ def diffusion_task(config: ConfigDict) -> tuple[Task, Finish]:
         networks.embed, networks.predict, to_latents, slow.schedule, slow.masking, loss
     )
 
-    def finish(state: TrainState, folder: Path) -> None:
+    def finish(params: Params, folder: Path) -> None:
         raw = {"slow": dataclasses.asdict(slow), "windows": data.windows}
-        export(folder, jax.device_get(state.ema), raw)
+        export(folder, params, raw)
         shutil.copyfile(Path(data.data_dir) / INFO_FILE, folder / "dataset.json")
         shutil.copytree(autoencoder_folder, folder / "autoencoder", dirs_exist_ok=True)
 
@@ -144,6 +146,11 @@ def latents_folder(config: ConfigDict, info: DatasetInfo, data_dir: str) -> Path
 
 def slow_config(config: ConfigDict, info: DatasetInfo, channels: int) -> build.SlowConfig:
     """The definition of the slow model; what the data and the autoencoder determine is filled in from them."""
+    longest, tokens = config.slow.text.max_length, config.data.token_length
+    if config.slow.text.width and not 0 < tokens <= longest:
+        raise VgenError(
+            f"config key data.token_length is {tokens}: use 1 to {longest} (slow.text.max_length), or slow.text.width 0"
+        )
     values = {
         **config.slow.to_dict(),
         "kind": config.objective.loss.kind,

@@ -1,0 +1,101 @@
+"""The command line: what a user may get wrong ends in one line and exit status 2."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from tests import tiny
+from vgen_jax import main, runs
+from vgen_jax.types import VgenError
+
+STAGE = f"{tiny.CONFIG}.autoencoder"
+Call = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Runs ``main`` with arguments in this process; returns its exit status and what it wrote to stderr."""
+    monkeypatch.chdir(tiny.ROOT)
+    monkeypatch.setattr(main, "_start", lambda config: None)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        flags.FLAGS.unparse_flags()
+        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+            delattr(flags.FLAGS, name)  # an override becomes a flag of its own
+        for name in ("config", "workdir"):
+            flags.FLAGS[name].unparse()
+        monkeypatch.setattr(sys, "argv", ["main", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main.main()
+        return stopped.value.code or 0, capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((f"--config={STAGE}", "--config.train.stesp=3"), "config key train.stesp is unknown"),
+        ((f"--config={STAGE}", "--config.trian.steps=3"), "config key trian.steps is unknown"),
+        ((f"--config={STAGE}", "--config.train.steps=many"), "--config.train.steps=many"),
+        ((f"--config={STAGE}", "--config.train.steps=2.5"), "--config.train.steps=2.5"),
+        (("--config=configs/slow/vizdoom.py:huge",), "no variant 'huge': use one of tiny"),
+        (("--config=configs/slow/vizdoom.py:tiny.fast",), "no stage 'fast': use one of data"),
+        (("--config=configs/slow/none.py",), "configs/slow/none.py"),
+        ((), "--config"),
+        ((f"--config={STAGE}", "--wrokdir=x"), "'wrokdir'"),
+        ((f"--config={STAGE}", "train"), "argument 'train' is not understood"),
+        ((f"--config={STAGE}", "--config.run=fly"), "config key run is 'fly': use one of"),
+        ((f"--config={STAGE}", "--config.objective.kind=gan"), "objective.kind is 'gan': use one of autoencoder"),
+        ((f"--config={STAGE}",), "data/dataset.json is missing"),
+        ((f"--config={tiny.CONFIG}.slow",), "latents/dataset.json is missing"),
+        ((f"--config={tiny.CONFIG}.check",), "data/dataset.json is missing"),
+        ((f"--config={tiny.CONFIG}.evaluate",), "slow/export/config.json is missing"),
+        ((f"--config={tiny.CONFIG}.generate",), "slow/export/config.json is missing"),
+    ],
+)
+def test_a_mistake_ends_in_one_line(call: Call, tmp_path: Path, arguments: tuple[str, ...], named: str) -> None:
+    status, errors = call(*arguments, f"--workdir={tmp_path / 'run'}")
+    assert status == main.USER_FAULT_STATUS
+    assert errors.startswith("error: ") and named in errors and errors.count("\n") == 1
+
+
+def test_the_work_directory_is_asked_for(call: Call) -> None:
+    status, errors = call(f"--config={STAGE}")
+    assert status == main.USER_FAULT_STATUS and "--workdir" in errors and errors.count("\n") == 1
+
+
+def test_a_fault_in_a_config_file_keeps_its_traceback(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("def get_config():\n    return undefined\n")
+    with pytest.raises(NameError, match="undefined"):
+        call(f"--config={path}", f"--workdir={tmp_path}")
+
+
+def test_overrides_arrive_resolved(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr(runs, "start", lambda config, workdir: started.append((config, workdir)))
+    changes = ("--config.train.steps=7", "--config.data.windows=((2,1),)")
+    call(f"--config={STAGE}", f"--workdir={tmp_path / 'run'}", *changes)
+    ((config, workdir),) = started
+    assert workdir == tmp_path / "run"
+    assert (config.train.steps, config.data.windows) == (7, ((2, 1),))
+    assert config.data.data_dir == str(tmp_path / "data")
+
+
+def test_a_mistake_found_while_running_is_one_line(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(config: object, workdir: Path) -> None:
+        raise VgenError("the cat sits on it: move the cat")
+
+    monkeypatch.setattr(runs, "start", fail)
+    status, errors = call(f"--config={STAGE}", f"--workdir={tmp_path}")
+    assert (status, errors) == (2, "error: the cat sits on it: move the cat\n")
+
+
+def test_as_a_program(tmp_path: Path) -> None:
+    done = tiny.run(STAGE, tmp_path / "run", "--config.train.stesp=3")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: config key train.stesp is unknown") and done.stderr.count("\n") == 1
