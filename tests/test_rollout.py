@@ -12,7 +12,7 @@ from vgen_jax.diffusion.masking import Masking
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.memory.none import NoMemory
-from vgen_jax.rollout import ChunkAction, Generated, Start, rollout, sample_future
+from vgen_jax.rollout import ChunkAction, Generated, Start, rollout, sample_future, video_keys
 from vgen_jax.types import Array, Condition, Key, Prediction, Recalled, VideoBatch
 
 SCHEDULE, MASKING = Schedule("cosine", 20), Masking("zero")
@@ -116,9 +116,14 @@ def test_a_video_depends_on_its_number_and_not_on_its_batch(rng: Array) -> None:
     np.testing.assert_array_equal(whole, again)
     np.testing.assert_allclose(alone[0], whole[1], atol=1e-6)
     assert np.abs(whole[0] - whole[1]).max() > 1e-2, "videos have noise of their own"
-    assert np.abs(whole[:, :2] - whole[:, 2:4]).max() > 1e-2, "and so have chunks"
     other = latents(rollout(sample_chunk, NoMemory(), start(2, (9,)), stream(3, 2), 2, jax.random.key(1)))
     assert np.abs(other - alone).max() > 1e-2
+
+
+def test_no_key_is_used_twice(rng: Array) -> None:
+    used = [jax.random.key_data(video_keys(rng, stream, n, np.asarray([4, 9]))) for stream in (0, 1) for n in range(5)]
+    assert len({tuple(key) for keys in np.asarray(used) for key in keys}) == 2 * 5 * 2
+    np.testing.assert_array_equal(jax.random.key_data(video_keys(rng, 0, 3, np.asarray([9])))[0], used[3][1])
 
 
 def test_without_actions(rng: Array) -> None:

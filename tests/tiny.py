@@ -80,7 +80,17 @@ def write_dataset(folder: Path) -> Path:
 def slow_config(**changes: object) -> build.SlowConfig:
     """Two levels of eight channels, text and two action dimensions."""
     values = {
-        "unet": build.UNetConfig((8, 8), (False, True), 1, 8, 4, 1, "none", "float32"),
+        "unet": build.UNetConfig(
+            block_channels=(8, 8),
+            attention_levels=(False, True),
+            layers_per_block=1,
+            head_dim=8,
+            norm_groups=4,
+            transformer_in_heads=1,
+            scale_shift=False,
+            remat="none",
+            dtype="float32",
+        ),  # fmt: skip
         "text": build.TextConfig(8, 1, 2, 8),
         "schedule": Schedule("cosine", 50),
         "masking": Masking(),

@@ -110,6 +110,7 @@ class UNetConfig:
     head_dim: int
     norm_groups: int
     transformer_in_heads: int
+    scale_shift: bool
     remat: str
     dtype: str
 

@@ -21,7 +21,7 @@ TOUR = (
 )  # fmt: skip
 
 SCHEDULE = {
-    "kind": "cosine", "steps": 1000, "start": 0.0, "end": 0.0, "zero_terminal_snr": False, "set_alpha_to_one": True,
+    "kind": "linear", "steps": 1000, "start": 1e-4, "end": 0.02, "zero_terminal_snr": False, "set_alpha_to_one": True,
 }  # fmt: skip
 
 VARIANTS = {
@@ -34,7 +34,7 @@ VARIANTS = {
         "autoencoder_batch": 8, "autoencoder_steps": 20, "autoencoder_rate": 1e-3, "encode": True,
         "unet": {
             "block_channels": (16, 16), "attention_levels": (False, True), "layers_per_block": 1, "head_dim": 8,
-            "norm_groups": 4, "transformer_in_heads": 2, "remat": "none", "dtype": "float32",
+            "norm_groups": 4, "transformer_in_heads": 2, "scale_shift": True, "remat": "none", "dtype": "float32",
         },
         "text": {"width": 16, "layers": 1, "heads": 2, "max_length": 32},
         "windows": ((2, 2), (1, 2)), "weights": (0.5, 0.5), "batch": 8, "steps": 20, "rate": 1e-3, "warmup": 2,
@@ -51,10 +51,10 @@ VARIANTS = {
         "autoencoder_batch": 8, "autoencoder_steps": 1000, "autoencoder_rate": 3e-3, "encode": False,
         "unet": {
             "block_channels": (64, 128), "attention_levels": (False, True), "layers_per_block": 1, "head_dim": 32,
-            "norm_groups": 8, "transformer_in_heads": 2, "remat": "none", "dtype": "float32",
+            "norm_groups": 8, "transformer_in_heads": 2, "scale_shift": True, "remat": "none", "dtype": "float32",
         },
         "text": {"width": 64, "layers": 2, "heads": 4, "max_length": 48},
-        "windows": ((4, 4), (1, 4)), "weights": (0.7, 0.3), "batch": 8, "steps": 4500, "rate": 5e-4, "warmup": 200,
+        "windows": ((4, 4), (1, 4)), "weights": (0.7, 0.3), "batch": 8, "steps": 4500, "rate": 1e-3, "warmup": 200,
         "checkpoint_every": 500, "ema": 0.999, "sampler_steps": 10, "guidance": 1.0, "generate": 256,
         "episodes": (3, 30, 60, 85), "evaluate": 256, "evaluate_batch": 32,
     },
@@ -68,7 +68,7 @@ VARIANTS = {
         "autoencoder_batch": 64, "autoencoder_steps": 4000, "autoencoder_rate": 5e-4, "encode": True,
         "unet": {
             "block_channels": (128, 256, 384), "attention_levels": (False, True, True), "layers_per_block": 2,
-            "head_dim": 64, "norm_groups": 32, "transformer_in_heads": 4, "remat": "none", "dtype": "bfloat16",
+            "head_dim": 64, "norm_groups": 32, "transformer_in_heads": 4, "scale_shift": True, "remat": "none", "dtype": "bfloat16",
         },
         "text": {"width": 256, "layers": 2, "heads": 4, "max_length": 64},
         "windows": ((4, 4), (8, 8), (1, 4)), "weights": (0.5, 0.3, 0.2), "batch": 64, "steps": 12_000, "rate": 3e-4,
@@ -85,7 +85,7 @@ VARIANTS = {
         "autoencoder_batch": 128, "autoencoder_steps": 50_000, "autoencoder_rate": 2e-4, "encode": True,
         "unet": {
             "block_channels": (192, 384, 768), "attention_levels": (True, True, True), "layers_per_block": 2,
-            "head_dim": 64, "norm_groups": 32, "transformer_in_heads": 8, "remat": "dots", "dtype": "bfloat16",
+            "head_dim": 64, "norm_groups": 32, "transformer_in_heads": 8, "scale_shift": True, "remat": "dots", "dtype": "bfloat16",
         },
         "text": {"width": 512, "layers": 4, "heads": 8, "max_length": 96},
         "windows": ((8, 8), (16, 16), (1, 8)), "weights": (0.5, 0.3, 0.2), "batch": 256, "steps": 200_000,

@@ -58,7 +58,7 @@ def test_the_moving_average_starts_at_the_parameters_and_slows_down() -> None:
         decay = min(0.7, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
         ema = ema_update(ema, {"w": jnp.full(1, float(step))}, 0.7, jnp.asarray(step))
-    np.testing.assert_allclose(ema["w"], expected, rtol=1e-5)
+        np.testing.assert_allclose(ema["w"], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

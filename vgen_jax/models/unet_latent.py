@@ -37,13 +37,17 @@ class Layer(nn.Module):
     attention: bool
     head_dim: int
     groups: int
+    scale_shift: bool
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x_BTHWC: Array, embedding_FD: Array, text_BLD: Array | None, mask_BL: Array | None) -> Array:
         b, t, height, width, _ = x_BTHWC.shape
         x = rearrange(x_BTHWC, "b t h w c -> (b t) h w c")
-        x = ResnetBlock(self.features, self.groups, dtype=self.dtype, name="resnet")(x, embedding_FD)
+        resnet = ResnetBlock(
+            self.features, self.groups, dtype=self.dtype, scale_shift=self.scale_shift, name="resnet"
+        )
+        x = resnet(x, embedding_FD)
         x = rearrange(x, "(b t) h w c -> b t (h w) c", b=b)
         x = TemporalConv(self.groups, dtype=self.dtype, name="temp_conv")(x)
         if self.attention:
@@ -83,6 +87,8 @@ class UNet3D(nn.Module):
         norm_groups: groups of every GroupNorm.
         transformer_in_heads: heads of ``transformer_in``.
         action_dim: width of per-frame actions; 0 for none.
+        scale_shift: time and action scale and shift the resnets' second norm instead of being added before it. The
+            original adds; with per-frame actions scaling lets a small network learn what they do much sooner.
         remat: what the backward pass recomputes per layer: ``none`` (nothing), ``dots`` (all but matrix products) or
             ``full`` (everything).
         dtype: compute dtype; parameters are float32.
@@ -98,6 +104,7 @@ class UNet3D(nn.Module):
     norm_groups: int = 32
     transformer_in_heads: int = 8
     action_dim: int = 0
+    scale_shift: bool = False
     remat: str = "none"
     dtype: jnp.dtype = jnp.float32
 
@@ -153,9 +160,11 @@ class UNet3D(nn.Module):
         policy = REMAT_POLICIES[self.remat]
         layer_cls = Layer if policy is None else nn.remat(Layer, policy=policy)
 
+        shared = (self.head_dim, self.norm_groups, self.scale_shift, self.dtype)
+
         def layer(x: Array, level: int, name: str) -> Array:
             features, attention = self.block_channels[level], self.attention_levels[level]
-            module = layer_cls(features, attention, self.head_dim, self.norm_groups, self.dtype, name=name)
+            module = layer_cls(features, attention, *shared, name=name)
             return module(x, embedding_FD, *context)
 
         def per_frame(module: nn.Module, x: Array) -> Array:
@@ -204,7 +213,7 @@ class UNet3D(nn.Module):
         return module(rearrange(x_BTHWC, "b t h w c -> b t (h w) c")).reshape(shape)
 
     def _middle(self, x: Array, embedding_FD: Array, text_BLD: Array | None, mask_BL: Array | None) -> Array:
-        arguments = (self.block_channels[-1], True, self.head_dim, self.norm_groups, self.dtype)
+        arguments = (self.block_channels[-1], True, self.head_dim, self.norm_groups, self.scale_shift, self.dtype)
         x = Layer(*arguments, name="mid_layer_0")(x, embedding_FD, text_BLD, mask_BL)
         without = (arguments[0], False, *arguments[2:])
         return Layer(*without, name="mid_layer_1")(x, embedding_FD, text_BLD, mask_BL)

@@ -24,21 +24,30 @@ class ResnetBlock(nn.Module):
         features: output channels; a 1×1 shortcut appears where they differ from the input's.
         groups: groups of the norms.
         eps: epsilon of the norms.
+        scale_shift: the embedding scales and shifts the second norm's output (Dhariwal and Nichol 2021) instead of
+            being added before it; ModelScopeT2V adds.
     """
 
     features: int
     groups: int = 32
     eps: float = 1e-5
     dtype: jnp.dtype = jnp.float32
+    scale_shift: bool = False
 
     @nn.compact
     def __call__(self, x_FHWC: Array, embedding_FD: Array | None = None) -> Array:
         h = jax.nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm1")(x_FHWC))
         h = conv3x3(self.features, self.dtype, "conv1")(h)
+        scale = shift = jnp.zeros((), self.dtype)
         if embedding_FD is not None:
-            shift = nn.Dense(self.features, dtype=self.dtype, name="time_emb_proj")(jax.nn.silu(embedding_FD))
-            h = h + shift[:, None, None, :]
-        h = jax.nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm2")(h))
+            width = 2 * self.features if self.scale_shift else self.features
+            e_FD = nn.Dense(width, dtype=self.dtype, name="time_emb_proj")(jax.nn.silu(embedding_FD))
+            if self.scale_shift:
+                scale, shift = jnp.split(e_FD[:, None, None, :], 2, axis=-1)
+            else:
+                h = h + e_FD[:, None, None, :]
+        h = group_norm(self.groups, self.eps, self.dtype, "norm2")(h)
+        h = jax.nn.silu(h * (1 + scale) + shift)
         h = conv3x3(self.features, self.dtype, "conv2")(h)
         if x_FHWC.shape[-1] != self.features:
             x_FHWC = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="conv_shortcut")(x_FHWC)
