@@ -127,7 +127,7 @@ def test_two_processes_do_not_change_the_loss(trained: Callable, tmp_path: Path)
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     flags = {
-        **FLAGS, "mesh.fsdp": 8, "mesh.distributed": True, "mesh.coordinator_address": f"localhost:{port}",
+        **FLAGS, "mesh.fsdp": 8, "mesh.min_size": 512, "mesh.distributed": True, "mesh.coordinator_address": f"localhost:{port}",
         "mesh.num_processes": 2,
     }  # fmt: skip
     processes = [

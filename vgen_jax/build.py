@@ -175,10 +175,10 @@ def denoiser(config: SlowConfig) -> Denoiser:
     with_text = config.text.width > 0
     dtype = dtype_of(config.unet.dtype)
     shape = {k: v for k, v in dataclasses.asdict(config.unet).items() if k != "dtype"}
-    channels = config.latent_channels
+    channels, inputs = config.latent_channels, config.latent_channels * (2 if config.masking.reference else 1)
     unet = UNet3D(
         **shape,
-        in_channels=channels,
+        in_channels=inputs,
         out_channels=channels,
         cross_attention_dim=config.text.width or 1,
         action_dim=config.action_dim,
@@ -207,7 +207,7 @@ def denoiser(config: SlowConfig) -> Denoiser:
 
     def init(rng: Key) -> Params:
         side = 2 ** (len(config.unet.block_channels) - 1)
-        x = jnp.zeros((1, 2, side, side, channels))
+        x = jnp.zeros((1, 2, side, side, inputs))
         token = jnp.ones((1, config.text.max_length), jnp.int32)
         action = jnp.zeros((1, 2, config.action_dim))
         batch = VideoBatch(x, jnp.ones((1, 2), bool), token, action, jnp.ones((1, 2), bool))

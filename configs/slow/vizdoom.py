@@ -114,7 +114,7 @@ def stages(v):
         "slow": common.slow_stage(
             {
                 "unet": v["unet"], "text": v["text"], "schedule": SCHEDULE,
-                "masking": {"past_t": "zero", "augment_past": 0.1},
+                "masking": {"past_t": "zero", "augment_past": 0.1, "reference": True},
             },
             {"kind": "v", "drop_text": 0.1, "drop_action": 0.1},
             common.data(source, "train", v["windows"], v["weights"], v["batch"], length),

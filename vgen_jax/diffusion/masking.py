@@ -2,10 +2,12 @@
 
 SlowFast-VGen §3.1.1, eq. (1) and (2): the first f_p frames of a window enter the network without noise, the last f_g
 are noised, all of them share one diffusion step t, and only the last f_g count in the loss. ``past_BT`` marks the clean
-frames. Two options go beyond the paper, both off where the paper's setting is asked for:
+frames. Three options go beyond the paper, both off where the paper's setting is asked for:
 
 * ``past_t = "zero"`` tells the network that the clean frames are at diffusion step 0 instead of sharing t (the paper
   does not say that they are; a small network learns faster when it need not find out which frames are clean);
+* ``reference`` gives the network the last past frame beside every frame, on the channels, as image-to-video models do
+  with their first frame: what the future is made of need not travel through time first;
 * ``augment_past`` adds Gaussian noise of a random level in [0, augment_past] to the past while training, which lowers
   the drift of long rollouts.
 """
@@ -28,6 +30,7 @@ class Masking:
 
     past_t: PastStep = "shared"
     augment_past: float = 0.0
+    reference: bool = False
 
     def __post_init__(self) -> None:
         if self.past_t not in ("shared", "zero"):
@@ -40,6 +43,14 @@ class Masking:
         if self.past_t == "shared":
             return t_B
         return jnp.where(past_BT, 0, t_B[:, None])
+
+    def inputs(self, x_BTHWC: Array, past_BT: Array) -> Array:
+        """What the network sees: x itself, or x and its last past frame, twice the channels."""
+        if not self.reference:
+            return x_BTHWC
+        last_B = past_BT.sum(1) - 1
+        reference = jnp.take_along_axis(x_BTHWC, last_B[:, None, None, None, None], axis=1)
+        return jnp.concatenate([x_BTHWC, jnp.broadcast_to(reference, x_BTHWC.shape)], axis=-1)
 
 
 def select_past(past_BT: Array, past: Array, future: Array) -> Array:
@@ -78,6 +89,6 @@ def clean_past(predictor: Predictor, past_BTHWC: Array, past_BT: Array, masking:
 
     def predict(x_t_BTHWC: Array, t_B: Array, condition: Condition) -> Prediction:
         x = select_past(past_BT, past_BTHWC, x_t_BTHWC)
-        return predictor(x, masking.steps(t_B, past_BT), condition)
+        return predictor(masking.inputs(x, past_BT), masking.steps(t_B, past_BT), condition)
 
     return predict

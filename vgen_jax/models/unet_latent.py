@@ -44,9 +44,7 @@ class Layer(nn.Module):
     def __call__(self, x_BTHWC: Array, embedding_FD: Array, text_BLD: Array | None, mask_BL: Array | None) -> Array:
         b, t, height, width, _ = x_BTHWC.shape
         x = rearrange(x_BTHWC, "b t h w c -> (b t) h w c")
-        resnet = ResnetBlock(
-            self.features, self.groups, dtype=self.dtype, scale_shift=self.scale_shift, name="resnet"
-        )
+        resnet = ResnetBlock(self.features, self.groups, dtype=self.dtype, scale_shift=self.scale_shift, name="resnet")
         x = resnet(x, embedding_FD)
         x = rearrange(x, "(b t) h w c -> b t (h w) c", b=b)
         x = TemporalConv(self.groups, dtype=self.dtype, name="temp_conv")(x)

@@ -104,7 +104,7 @@ def masked_diffusion(
         if masking.augment_past:
             x_t = masks.augmented_past(x_t, batch.past_BT, masking.augment_past, k_past)
         condition = embed(params, dropped(batch, loss, k_drop))
-        predicted = predict(params, x_t, masking.steps(t_B, batch.past_BT), condition)
+        predicted = predict(params, masking.inputs(x_t, batch.past_BT), masking.steps(t_B, batch.past_BT), condition)
         alpha, sigma = schedule.alpha_sigma(t_B)
         wanted = prediction.target(predicted.kind, x0, eps, alpha, sigma)
         value = masks.future_mean((predicted.value - wanted) ** 2, batch.past_BT)
