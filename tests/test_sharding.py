@@ -127,8 +127,8 @@ def test_two_processes_do_not_change_the_loss(trained: Callable, tmp_path: Path)
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     flags = {
-        **FLAGS, "mesh.fsdp": 8, "mesh.min_size": 512, "mesh.distributed": True, "mesh.coordinator_address": f"localhost:{port}",
-        "mesh.num_processes": 2,
+        **FLAGS, "mesh.fsdp": 8, "mesh.min_size": 1024, "mesh.distributed": True, "mesh.num_processes": 2,
+        "mesh.coordinator_address": f"localhost:{port}",
     }  # fmt: skip
     processes = [
         tiny.start(
@@ -137,7 +137,11 @@ def test_two_processes_do_not_change_the_loss(trained: Callable, tmp_path: Path)
         )
         for number in range(2)
     ]  # fmt: skip
-    errors = [process.communicate(timeout=300)[1] for process in processes]
+    try:
+        errors = [process.communicate(timeout=500)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     assert [process.returncode for process in processes] == [0, 0], errors
     found = read_metrics(tmp_path / "autoencoder" / METRICS_FILE)
     np.testing.assert_allclose([entry["loss"] for entry in found], trained(1, 1)[1], rtol=1e-4)

@@ -68,7 +68,8 @@ VARIANTS = {
         "autoencoder_batch": 64, "autoencoder_steps": 4000, "autoencoder_rate": 5e-4, "encode": True,
         "unet": {
             "block_channels": (128, 256, 384), "attention_levels": (False, True, True), "layers_per_block": 2,
-            "head_dim": 64, "norm_groups": 32, "transformer_in_heads": 4, "scale_shift": True, "remat": "none", "dtype": "bfloat16",
+            "head_dim": 64, "norm_groups": 32, "transformer_in_heads": 4, "scale_shift": True, "remat": "none",
+            "dtype": "bfloat16",
         },
         "text": {"width": 256, "layers": 2, "heads": 4, "max_length": 64},
         "windows": ((4, 4), (8, 8), (1, 4)), "weights": (0.5, 0.3, 0.2), "batch": 64, "steps": 12_000, "rate": 3e-4,
@@ -85,7 +86,8 @@ VARIANTS = {
         "autoencoder_batch": 128, "autoencoder_steps": 50_000, "autoencoder_rate": 2e-4, "encode": True,
         "unet": {
             "block_channels": (192, 384, 768), "attention_levels": (True, True, True), "layers_per_block": 2,
-            "head_dim": 64, "norm_groups": 32, "transformer_in_heads": 8, "scale_shift": True, "remat": "dots", "dtype": "bfloat16",
+            "head_dim": 64, "norm_groups": 32, "transformer_in_heads": 8, "scale_shift": True, "remat": "dots",
+            "dtype": "bfloat16",
         },
         "text": {"width": 512, "layers": 4, "heads": 8, "max_length": 96},
         "windows": ((8, 8), (16, 16), (1, 8)), "weights": (0.5, 0.3, 0.2), "batch": 256, "steps": 200_000,
@@ -116,7 +118,7 @@ def stages(v):
                 "unet": v["unet"], "text": v["text"], "schedule": SCHEDULE,
                 "masking": {"past_t": "zero", "augment_past": 0.1, "reference": True},
             },
-            {"kind": "v", "drop_text": 0.1, "drop_action": 0.1},
+            {"kind": "x0", "drop_text": 0.1, "drop_action": 0.1},
             common.data(source, "train", v["windows"], v["weights"], v["batch"], length),
             common.optimizer(v["rate"], v["steps"], v["warmup"]),
             common.train(v["steps"], v["checkpoint_every"], ema_decay=v["ema"]),
