@@ -2,9 +2,8 @@
 
     python -m vgen_jax.main --config=configs/quickstart.py --workdir=out
 
-2 CPU cores, no account, no download, about 10 minutes. ``out/report.html`` shows the result: with a few minutes of
-training the videos are blurred, but they turn, walk and stop as they are told. ``configs/slow/vizdoom.py:cpu`` trains
-the same model for an hour.
+2 CPU cores, no account, no download, about 12 minutes. ``out/report.html`` shows the result; docs/results.md says what
+to expect of it. ``configs/slow/vizdoom.py:cpu`` trains the same model for longer, on more frames.
 """
 
 from configs import common

@@ -16,7 +16,7 @@ import numpy as np
 
 from vgen_jax.metrics.base import Mean
 from vgen_jax.metrics.frames import psnr, ssim
-from vgen_jax.types import Array, Key, Objective, Params, VideoBatch
+from vgen_jax.types import Array, Key, Objective, Params, VgenError, VideoBatch
 
 MOVED_UNITS, TURNED_DEGREES = 8.0, 2.0
 BOOTSTRAPS = 1000
@@ -94,6 +94,9 @@ def evaluate(networks: Networks, batches: Iterable[VideoBatch], future: int, rng
         ``psnr`` (dB), ``ssim``, the same ``_repeat_last``, all of them again ``_moving`` (windows in which the camera
         moves), each with ``_ci95`` and ``_count``; ``eps_loss``; ``psnr_gain_moving``; ``action_shuffle_ratio`` with
         its 95 % bootstrap interval, over moving windows.
+
+    Raises:
+        VgenError: if no window moves.
     """
     parts, losses = [], []
     for number, batch in enumerate(batches):
@@ -102,6 +105,8 @@ def evaluate(networks: Networks, batches: Iterable[VideoBatch], future: int, rng
         parts.append(windows)
         losses.append({k: float(v) for k, v in networks.loss(batch, key).items()})
     moving = np.concatenate([p.moving for p in parts])
+    if not moving.any():
+        raise VgenError(f"the camera moves in none of the {len(moving)} evaluation windows: raise evaluate.windows")
     results: dict[str, float] = {}
     for name in parts[0].scores:
         values = np.concatenate([p.scores[name] for p in parts])

@@ -45,6 +45,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     data = build.section(PipelineConfig, config.data, "data")
     if settings.windows % data.batch_size:
         raise VgenError(f"evaluate.windows {settings.windows} is no multiple of data.batch_size {data.batch_size}")
+    if data.batch_size < 2:
+        raise VgenError("data.batch_size is 1: use 2 or more, so that actions can be shuffled among windows")
     model = build.load_slow_model(Path(config.model_dir))
     past, future = data.windows[0]
     networks = evaluation_networks(model, sampler, settings.guidance, past, future)
