@@ -52,7 +52,7 @@ def test_the_data_decide_what_the_model_is_conditioned_on(workdir: Path, action:
 
 
 def test_the_definition_is_complete(workdir: Path) -> None:
-    config = resolved(tiny.config("slow", {"data.data_dir": "@data"}), workdir)
+    config = resolved(tiny.config("slow", {"data.data_dir": "@data", "objective.loss.kind": "v"}), workdir)
     found = slow_config(config, tiny.info(), channels=3)
     assert (found.actions, found.action_dim, found.latent_channels, found.kind) == ("continuous", 2, 3, "v")
     again = build.section(build.SlowConfig, json.loads(json.dumps(dataclasses.asdict(found))), "slow")
