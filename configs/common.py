@@ -88,7 +88,8 @@ def generate_stage(past, future, frames, actions, sampler_section, guidance, epi
             "still": False,
         },
         "generate": {
-            "past": past, "future": future, "frames": frames, "actions": actions, "guidance": guidance, "seed": 0,
+            "past": past, "future": future, "frames": frames, "actions": actions, "actions_from": "",
+            "guidance": guidance, "seed": 0,
             "decode_frames": future, "gif": True,
         },
         "sampler": sampler_section,

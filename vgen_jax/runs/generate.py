@@ -57,7 +57,8 @@ class GenerateConfig:
     Attributes:
         past, future: f_p and f_g of every chunk.
         frames: new frames in all; a multiple of ``future``. 0: as long as the actions last.
-        actions: commands, over and over; or one string, a file with a command a line, or ``-`` for standard input.
+        actions: commands, over and over.
+        actions_from: a file with a command a line, or ``-`` for standard input, instead of ``actions``; empty for none.
         guidance: scale of classifier-free guidance; 1 for none.
         seed: of the noise.
         decode_frames: frames decoded at once.
@@ -67,7 +68,8 @@ class GenerateConfig:
     past: int
     future: int
     frames: int
-    actions: tuple[str, ...] | str
+    actions: tuple[str, ...]
+    actions_from: str
     guidance: float
     seed: int
     decode_frames: int
@@ -110,8 +112,8 @@ def action_stream(codec: ActionCodec, generate: GenerateConfig) -> Iterator[Chun
     """The chunks' actions, at most ``generate.frames`` frames of them."""
     if generate.frames % generate.future:
         raise VgenError(f"generate.frames {generate.frames} is no multiple of generate.future {generate.future}")
-    if isinstance(generate.actions, str):
-        chunks = codec.chunks(read_lines(generate.actions))
+    if generate.actions_from:
+        chunks = codec.chunks(read_lines(generate.actions_from))
     elif not generate.frames:
         chunks = codec.chunks(generate.actions)
     else:
