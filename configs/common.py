@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 MESH = {
     "data": -1, "fsdp": 1, "rules": (), "min_size": 16_384,
-    "distributed": False, "coordinator_address": "", "num_processes": 1, "process_id": 0,
+    "distributed": False, "coordinator_address": "", "num_processes": 1, "process_id": 0, "cpu_devices": 0,
 }  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def collect_stage(frames, episode_steps, size, chunk, episodes_per_shard, worker
     return {"run": "collect", "collect": collect, "frames": frames}
 
 
-def autoencoder_stage(autoencoder, windows, batch_size, steps, learning_rate, checkpoint_every, workers=0):
+def autoencoder_stage(autoencoder, windows, batch_size, steps, learning_rate, checkpoint_every, workers=0, cpu_devices=0):
     """Run ``train`` with the autoencoder objective, on frames in ``@data``."""
     return {
         "run": "train",
@@ -60,11 +60,11 @@ def autoencoder_stage(autoencoder, windows, batch_size, steps, learning_rate, ch
         "data": data("@data", "train", windows, (1.0,), batch_size, 0, seed=1, workers=workers, action="none"),
         "optimizer": optimizer(learning_rate, steps, min(100, steps // 10)),
         "train": train(steps, checkpoint_every),
-        "mesh": dict(MESH),
+        "mesh": {**MESH, "cpu_devices": cpu_devices},
     }
 
 
-def slow_stage(slow, loss, data_section, optimizer_section, train_section):
+def slow_stage(slow, loss, data_section, optimizer_section, train_section, cpu_devices=0):
     """Run ``train`` with the masked diffusion objective; ``@autoencoder/export`` decodes and, for frames, encodes."""
     return {
         "run": "train",
@@ -74,7 +74,7 @@ def slow_stage(slow, loss, data_section, optimizer_section, train_section):
         "data": data_section,
         "optimizer": optimizer_section,
         "train": train_section,
-        "mesh": dict(MESH),
+        "mesh": {**MESH, "cpu_devices": cpu_devices},
     }
 
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, config_flags
 
 from vgen_jax import build, runs
 from vgen_jax.runs.folder import resolved
-from vgen_jax.sharding import MeshConfig, initialize_distributed
+from vgen_jax.sharding import MeshConfig, initialize_distributed, split_host
 from vgen_jax.types import VgenError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to run.", lock_config=True)
@@ -52,8 +52,11 @@ def _parse(argv: list[str]) -> list[str]:
 
 def _start(config: ConfigDict) -> None:
     """Joins the other processes if asked to, and switches on the persistent compilation cache."""
-    if "mesh" in config:
-        initialize_distributed(build.section(MeshConfig, config.mesh, "mesh"))
+    sections = [config, *config.get("stages", {}).values()]
+    meshes = [build.section(MeshConfig, part.mesh, "mesh") for part in sections if "mesh" in part]
+    if meshes:
+        split_host(max(meshes, key=lambda mesh: mesh.cpu_devices))
+        initialize_distributed(next((mesh for mesh in meshes if mesh.distributed), meshes[0]))
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path(CACHE_FOLDER).expanduser()))
 

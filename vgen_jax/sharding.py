@@ -32,6 +32,8 @@ class MeshConfig:
             themselves; elsewhere set coordinator_address, num_processes and process_id).
         coordinator_address: host:port of process 0; empty lets JAX find it.
         num_processes, process_id: used with ``coordinator_address``.
+        cpu_devices: without an accelerator, split the host into that many devices; 0 leaves it one. A device per core
+            trains small networks nearly as many times as fast, where two cores on one device gain little.
     """
 
     data: int = -1
@@ -42,6 +44,17 @@ class MeshConfig:
     coordinator_address: str = ""
     num_processes: int = 1
     process_id: int = 0
+    cpu_devices: int = 0
+
+    def __post_init__(self) -> None:
+        if self.cpu_devices < 0:
+            raise VgenError(f"mesh.cpu_devices is {self.cpu_devices}: use 0 or more")
+
+
+def split_host(config: MeshConfig) -> None:
+    """Splits the host into ``config.cpu_devices`` devices; call before JAX touches a device."""
+    if config.cpu_devices:
+        jax.config.update("jax_num_cpu_devices", config.cpu_devices)
 
 
 def initialize_distributed(config: MeshConfig) -> None:

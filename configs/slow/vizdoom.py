@@ -39,24 +39,24 @@ VARIANTS = {
         "text": {"width": 16, "layers": 1, "heads": 2, "max_length": 32},
         "windows": ((2, 2), (1, 2)), "weights": (0.5, 0.5), "batch": 8, "steps": 20, "rate": 1e-3, "warmup": 2,
         "checkpoint_every": 10, "ema": 0.9, "sampler_steps": 4, "guidance": 1.0, "generate": 16, "episodes": (0,),
-        "evaluate": 16, "evaluate_batch": 8,
+        "evaluate": 16, "evaluate_batch": 8, "cpu_devices": 0,
     },
     "cpu": {
         "frames": {"train": 300_000, "validation": 24_000}, "episode_steps": 256, "size": (64, 64), "chunk": 4,
         "shard": 100,
         "autoencoder": {
-            "block_channels": (64, 128), "layers_per_block": 1, "latent_channels": 16, "norm_groups": 8, "patch": 4,
-            "linear_path": True, "dtype": "float32", "kl_weight": 1e-4,
+            "block_channels": (64,), "layers_per_block": 1, "latent_channels": 64, "norm_groups": 8, "patch": 8,
+            "linear_path": True, "dtype": "float32", "kl_weight": 1e-6,
         },
-        "autoencoder_batch": 8, "autoencoder_steps": 1000, "autoencoder_rate": 3e-3, "encode": False,
+        "autoencoder_batch": 8, "autoencoder_steps": 600, "autoencoder_rate": 1e-3, "encode": False,
         "unet": {
-            "block_channels": (64, 128), "attention_levels": (False, True), "layers_per_block": 1, "head_dim": 32,
+            "block_channels": (96, 96), "attention_levels": (False, False), "layers_per_block": 1, "head_dim": 32,
             "norm_groups": 8, "transformer_in_heads": 2, "scale_shift": True, "remat": "none", "dtype": "float32",
         },
         "text": {"width": 64, "layers": 2, "heads": 4, "max_length": 48},
-        "windows": ((4, 4), (1, 4)), "weights": (0.7, 0.3), "batch": 8, "steps": 4500, "rate": 1e-3, "warmup": 200,
-        "checkpoint_every": 500, "ema": 0.999, "sampler_steps": 10, "guidance": 1.0, "generate": 256,
-        "episodes": (3, 30, 60, 85), "evaluate": 256, "evaluate_batch": 32,
+        "windows": ((2, 4), (1, 4)), "weights": (0.7, 0.3), "batch": 8, "steps": 8000, "rate": 2e-3, "warmup": 200,
+        "checkpoint_every": 500, "ema": 0.995, "sampler_steps": 10, "guidance": 1.0, "generate": 256,
+        "episodes": (3, 30, 60, 85), "evaluate": 256, "evaluate_batch": 32, "cpu_devices": 2,
     },
     "small": {
         "frames": {"train": 300_000, "validation": 24_000}, "episode_steps": 256, "size": (64, 64), "chunk": 4,
@@ -74,7 +74,7 @@ VARIANTS = {
         "text": {"width": 256, "layers": 2, "heads": 4, "max_length": 64},
         "windows": ((4, 4), (8, 8), (1, 4)), "weights": (0.5, 0.3, 0.2), "batch": 64, "steps": 12_000, "rate": 3e-4,
         "warmup": 500, "checkpoint_every": 1000, "ema": 0.9995, "sampler_steps": 25, "guidance": 1.5,
-        "generate": 512, "episodes": (3, 30, 60, 85), "evaluate": 512, "evaluate_batch": 64,
+        "generate": 512, "episodes": (3, 30, 60, 85), "evaluate": 512, "evaluate_batch": 64, "cpu_devices": 0,
     },
     "base": {
         "frames": {"train": 10_000_000, "validation": 100_000}, "episode_steps": 512, "size": (128, 128), "chunk": 8,
@@ -92,7 +92,7 @@ VARIANTS = {
         "text": {"width": 512, "layers": 4, "heads": 8, "max_length": 96},
         "windows": ((8, 8), (16, 16), (1, 8)), "weights": (0.5, 0.3, 0.2), "batch": 256, "steps": 200_000,
         "rate": 1e-4, "warmup": 2000, "checkpoint_every": 2000, "ema": 0.9999, "sampler_steps": 50, "guidance": 2.0,
-        "generate": 1024, "episodes": (3, 30, 60, 85), "evaluate": 2048, "evaluate_batch": 64,
+        "generate": 1024, "episodes": (3, 30, 60, 85), "evaluate": 2048, "evaluate_batch": 64, "cpu_devices": 0,
     },
 }  # fmt: skip
 
@@ -108,7 +108,7 @@ def stages(v):
         "check": {"run": "check_data", "data_dir": "@data"},
         "autoencoder": common.autoencoder_stage(
             v["autoencoder"], ((1, 1),), v["autoencoder_batch"], v["autoencoder_steps"], v["autoencoder_rate"],
-            checkpoint_every=max(10, v["autoencoder_steps"] // 4),
+            checkpoint_every=max(10, v["autoencoder_steps"] // 4), cpu_devices=v["cpu_devices"],
         ),
         "latents": {
             "run": "encode", "data_dir": "@data", "autoencoder_dir": "@autoencoder/export", "batch_frames": 64,
@@ -121,7 +121,7 @@ def stages(v):
             {"kind": "x0", "drop_text": 0.1, "drop_action": 0.1},
             common.data(source, "train", v["windows"], v["weights"], v["batch"], length),
             common.optimizer(v["rate"], v["steps"], v["warmup"]),
-            common.train(v["steps"], v["checkpoint_every"], ema_decay=v["ema"]),
+            common.train(v["steps"], v["checkpoint_every"], ema_decay=v["ema"]), v["cpu_devices"],
         ),
         "generate": common.generate_stage(
             past, future, v["generate"], TOUR, sampler, v["guidance"], v["episodes"]

@@ -85,6 +85,6 @@ def test_the_scale_gives_latents_unit_variance(workdir: Path) -> None:
         def apply(self, variables: dict, x: jax.Array, method: str) -> tuple[jax.Array, None]:
             return x / 2, None
 
-    frames = np.concatenate([np.asarray(next(task.data).video_BTHWC) for _ in range(16)])
+    frames = np.concatenate([np.asarray(next(task.data).video_BTHWC) for _ in range(32)])
     scale = latent_scale(Halving(), {}, pipeline_config(config))
     np.testing.assert_allclose(scale * (frames / 127.5 - 1).std() / 2, 1.0, rtol=1e-4)

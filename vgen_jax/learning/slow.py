@@ -82,11 +82,14 @@ class Task:
         init: parameters from a key; runs under jit with sharded outputs.
         objective: the loss; its frozen arrays are leaves of the pytree (``Partial``).
         data: gives batches as pytrees of NumPy arrays.
+        start: changes fresh parameters (NumPy arrays) before the first step: what is known of the data, or weights from
+            elsewhere. The same on every process; not called when a checkpoint is restored.
     """
 
     init: Callable[[Key], Params]
     objective: Objective
     data: DataIterator
+    start: Callable[[Params], Params] | None = None
 
 
 class Preempted(SystemExit):
@@ -194,6 +197,14 @@ def abstract_state(
     return jax.jit(init, out_shardings=shardings), abstract, shardings
 
 
+def started(state: TrainState, start: Callable[[Params], Params], shardings: TrainState, mesh: Mesh) -> TrainState:
+    """A fresh state whose parameters, and their moving average, ``start`` has changed."""
+    params = start(sh.gathered(state.params, mesh))
+    twice = lambda p: (jax.tree.map(jnp.copy, p), jax.tree.map(jnp.copy, p))  # noqa: E731
+    placed, ema = jax.jit(twice, out_shardings=(shardings.params, shardings.ema))(params)
+    return state.replace(params=placed, ema=ema)
+
+
 def train(
     task: Task,
     config: TrainConfig,
@@ -221,6 +232,8 @@ def train(
     checkpoints = Checkpoints(workdir / "checkpoints", config.keep)
     if checkpoints.latest_step() is None:
         state, start = init(jax.random.key(config.seed)), 0
+        if task.start is not None:
+            state = started(state, task.start, shardings, mesh)
     else:
         state, position = checkpoints.restore(abstract)
         task.data.set_state(position)

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.nn.initializers import Initializer
 
 from vgen_jax.types import Array
 
@@ -12,9 +13,11 @@ def group_norm(groups: int, eps: float, dtype: jnp.dtype, name: str) -> nn.Group
     return nn.GroupNorm(num_groups=groups, epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
 
 
-def conv3x3(features: int, dtype: jnp.dtype, name: str, strides: int = 1) -> nn.Conv:
+def conv3x3(
+    features: int, dtype: jnp.dtype, name: str, kernel_init: Initializer = nn.linear.default_kernel_init
+) -> nn.Conv:
     """3×3 convolution with one pixel of zero padding on every side."""
-    return nn.Conv(features, (3, 3), (strides, strides), padding=((1, 1), (1, 1)), dtype=dtype, name=name)
+    return nn.Conv(features, (3, 3), padding=((1, 1), (1, 1)), dtype=dtype, kernel_init=kernel_init, name=name)
 
 
 class ResnetBlock(nn.Module):

@@ -22,14 +22,14 @@ from vgen_jax.data.schema import DatasetInfo
 from vgen_jax.learning.slow import Task, TrainConfig, train
 from vgen_jax.learning.state import OptimizerConfig
 from vgen_jax.log import is_main_process, progress
-from vgen_jax.models.autoencoder_kl import AutoencoderKL
+from vgen_jax.models.autoencoder_kl import AutoencoderKL, principal_path
 from vgen_jax.objectives import autoencoder as autoencoder_objective
 from vgen_jax.objectives import masked_diffusion as diffusion_objective
 from vgen_jax.runs.folder import keep_config
 from vgen_jax.sharding import MeshConfig, gathered, make_mesh
 from vgen_jax.types import Array, Key, Params, VgenError, VideoBatch
 
-SCALE_BATCHES = 16
+SAMPLE_BATCHES = 32
 
 
 class Batches:
@@ -98,18 +98,25 @@ def autoencoder_task(config: ConfigDict) -> tuple[Task, Finish]:
         scale = latent_scale(network, params, data)
         export(folder, params, {"autoencoder": dataclasses.asdict(shape), "scale": scale})
 
+    def start(params: Params) -> Params:
+        return {**params, **principal_path(sample_frames(data), network.factor, network.latent_channels)}
+
     objective = autoencoder_objective.autoencoder(reconstruct, shape.kl_weight)
-    return Task(init, objective, Batches(data)), finish
+    return Task(init, objective, Batches(data), start if network.linear_path else None), finish
+
+
+def sample_frames(data: PipelineConfig) -> np.ndarray:
+    """The frames of the first batches of the training data, (F, H, W, 3) in [-1, 1]; the same on every process."""
+    batches = make_iterator(data, 0, 1)
+    video = np.concatenate([next(batches)["video"] for _ in range(SAMPLE_BATCHES)])
+    return np.asarray(autoencoder_objective.to_unit(video.reshape(-1, *video.shape[2:])))
 
 
 def latent_scale(network: AutoencoderKL, params: Params, data: PipelineConfig) -> float:
     """1 / standard deviation of the latents over the first batches of the training data."""
     encode = jax.jit(lambda params, x: network.apply({"params": params}, x, method="encode")[0])
-    batches = make_iterator(data, 0, 1)
-    means = []
-    for _ in range(SCALE_BATCHES):
-        frames = next(batches)["video"]
-        means.append(np.asarray(encode(params, autoencoder_objective.to_unit(frames))))
+    frames = sample_frames(data)
+    means = [np.asarray(encode(params, part)) for part in np.array_split(frames, SAMPLE_BATCHES)]
     return float(1.0 / np.std(np.concatenate([m.reshape(-1) for m in means])))
 
 
