@@ -38,13 +38,16 @@ EXTRAS = {
     "cuda": ["jax[cuda12]>=0.10,<0.12"],
     "tpu": ["jax[tpu]>=0.10,<0.12"],
     "test": [
+        "diffusers>=0.35",  # with peft, torch and transformers: the originals that converted networks must equal
         "mypy>=1.18",
+        "peft>=0.17",
         "pre-commit>=4.0",
         "pytest>=8.3",
         "pytest-xdist>=3.6",
         "ruff>=0.14",
         "scikit-image>=0.25",  # the reference for PSNR and SSIM
-        "transformers>=5.0",  # the reference for the byte tokenizer; it runs without torch
+        "torch>=2.6",
+        "transformers>=5.0",
     ],
 }
 

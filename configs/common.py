@@ -51,7 +51,9 @@ def collect_stage(frames, episode_steps, size, chunk, episodes_per_shard, worker
     return {"run": "collect", "collect": collect, "frames": frames}
 
 
-def autoencoder_stage(autoencoder, windows, batch_size, steps, learning_rate, checkpoint_every, workers=0, cpu_devices=0):
+def autoencoder_stage(
+    autoencoder, windows, batch_size, steps, learning_rate, checkpoint_every, workers=0, cpu_devices=0
+):
     """Run ``train`` with the autoencoder objective, on frames in ``@data``."""
     return {
         "run": "train",
@@ -78,8 +80,31 @@ def slow_stage(slow, loss, data_section, optimizer_section, train_section, cpu_d
     }
 
 
-def generate_stage(past, future, frames, actions, sampler_section, guidance, episodes, model_dir="@slow/export"):
-    """Run ``generate`` from recorded validation frames in ``@data``."""
+# How each memory differs from the plainest settings; the last two are the paper's ablations of ``temp_lora``.
+MEMORIES = {
+    "none": {}, "context": {}, "anchor": {}, "temp_lora": {},
+    "temp_lora_original": {"text": "keep", "actions": "keep", "past": "clean"},
+    "temp_lora_full": {"clips": "whole"},
+}  # fmt: skip
+
+
+def memory(name="none", context_chunks=2, **fast):
+    """A memory section by a name in ``MEMORIES``; ``fast`` changes keys of its ``temp_lora``."""
+    kind = "temp_lora" if name.startswith("temp_lora") else name
+    temp_lora = {
+        "lora": {"rank": 32, "alpha": 0.0, "targets": "^(?!conv_out$)"}, "steps": 1, "learning_rate": 1e-4,
+        "persist_optimizer": True, "text": "empty", "actions": "null", "past": "noised", "clips": "last",
+    }  # fmt: skip
+    return {
+        "kind": kind, "load": "", "sampling": "merged", "context": {"chunks": context_chunks, "window": 0},
+        "temp_lora": {**temp_lora, **MEMORIES[name], **fast},
+    }  # fmt: skip
+
+
+def generate_stage(
+    past, future, frames, actions, sampler_section, guidance, episodes, model_dir="@slow/export", memory_section=None
+):
+    """Run ``generate`` from recorded validation frames in ``@data``; without a memory unless one is given."""
     return {
         "run": "generate",
         "model_dir": model_dir,
@@ -92,6 +117,7 @@ def generate_stage(past, future, frames, actions, sampler_section, guidance, epi
             "guidance": guidance, "seed": 0,
             "decode_frames": future, "gif": True,
         },
+        "memory": memory() if memory_section is None else memory_section,
         "sampler": sampler_section,
     }  # fmt: skip
 

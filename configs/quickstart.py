@@ -11,9 +11,9 @@ from configs.slow import vizdoom
 
 VARIANT = {
     **vizdoom.VARIANTS["cpu"],
-    "frames": {"train": 24_000, "validation": 6_000}, "shard": 12, "autoencoder_batch": 4, "autoencoder_steps": 800,
-    "windows": ((2, 4),), "weights": (1.0,), "batch": 8, "steps": 650, "rate": 1e-3, "warmup": 50,
-    "checkpoint_every": 100, "ema": 0.99, "sampler_steps": 8, "generate": 128, "episodes": (2,), "evaluate": 64,
+    "frames": {"train": 24_000, "validation": 6_000}, "shard": 12, "autoencoder_steps": 300,
+    "windows": ((2, 4),), "weights": (1.0,), "batch": 8, "steps": 1200, "warmup": 100,
+    "checkpoint_every": 100, "ema": 0.99, "generate": 128, "episodes": (2,), "evaluate": 64,
     "evaluate_batch": 16,
 }  # fmt: skip
 

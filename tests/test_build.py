@@ -53,6 +53,8 @@ def test_a_section_becomes_its_dataclass() -> None:
         ({"rate": "fast"}, "outer.rate is 'fast'"),
         ({"flag": 1}, "outer.flag is 1, a int: use a bool"),
         ({"sizes": "big"}, "outer.sizes is 'big'"),
+        ({"sizes": ((1, 2.5), (3, 4))}, r"outer.sizes\[0\]\[1\] is 2.5, a float: use a int"),
+        ({"sizes": ((1, 2, 3), (3, 4))}, r"outer.sizes\[0\] is \(1, 2, 3\): give 2 values"),
         ({"maybe": "x"}, "outer.maybe is 'x', a str: use a int or NoneType"),
         ({"inner": {"size": 5, "colour": 1}}, "config key outer.inner.colour is unknown"),
         ({"inner": {}}, "config key outer.inner.size is missing"),

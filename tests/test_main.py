@@ -45,6 +45,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         (("--config=configs/slow/vizdoom.py:huge",), "no variant 'huge': use one of tiny"),
         (("--config=configs/slow/vizdoom.py:tiny.fast",), "no stage 'fast': use one of data"),
         (("--config=configs/slow/none.py",), "configs/slow/none.py"),
+        (("--config=configs/quickstart.py:cpu",), "configs/quickstart.py has no variants: leave out ':cpu'"),
         ((), "--config"),
         ((f"--config={STAGE}", "--wrokdir=x"), "'wrokdir'"),
         ((f"--config={STAGE}", "train"), "argument 'train' is not understood"),

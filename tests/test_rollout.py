@@ -12,8 +12,17 @@ from vgen_jax.diffusion.masking import Masking
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.memory.none import NoMemory
-from vgen_jax.rollout import ChunkAction, Generated, Start, rollout, sample_future, video_keys
-from vgen_jax.types import Array, Condition, Key, Prediction, Recalled, VideoBatch
+from vgen_jax.rollout import (
+    ChunkAction,
+    Generated,
+    Start,
+    chunk_condition,
+    opening,
+    rollout,
+    sample_future,
+    video_keys,
+)
+from vgen_jax.types import Array, Condition, Key, Past, Prediction, Recalled, VideoBatch
 
 SCHEDULE, MASKING = Schedule("cosine", 20), Masking("zero")
 WINDOWS = [(3, 2), (2, 4), (1, 3)]
@@ -42,7 +51,7 @@ def sampler_of(predictor: Callable, frames: int, seen: list[VideoBatch] | None =
     def sample_chunk(recalled: Recalled, window: VideoBatch, key_B: Key) -> Array:
         if seen is not None:
             seen.append(window)
-        return sample(recalled.past_BTHWC, window, key_B)
+        return sample(recalled.past.frames_BTHWC, window, key_B)
 
     return sample_chunk, sample
 
@@ -121,8 +130,10 @@ def test_a_video_depends_on_its_number_and_not_on_its_batch(rng: Array) -> None:
 
 
 def test_no_key_is_used_twice(rng: Array) -> None:
-    used = [jax.random.key_data(video_keys(rng, stream, n, np.asarray([4, 9]))) for stream in (0, 1) for n in range(5)]
-    assert len({tuple(key) for keys in np.asarray(used) for key in keys}) == 2 * 5 * 2
+    used = [
+        jax.random.key_data(video_keys(rng, stream, n, np.asarray([4, 9]))) for stream in (0, 1, 2) for n in range(5)
+    ]
+    assert len({tuple(key) for keys in np.asarray(used) for key in keys}) == 3 * 5 * 2
     np.testing.assert_array_equal(jax.random.key_data(video_keys(rng, 0, 3, np.asarray([9])))[0], used[3][1])
 
 
@@ -132,20 +143,60 @@ def test_without_actions(rng: Array) -> None:
     assert latents(rollout(sample_chunk, NoMemory(), start(2)._replace(action_BTA=None), silent, 2, rng)).shape[1] == 4
 
 
+class Counting:
+    """Shifts what it recalls by the number of chunks so far."""
+
+    def init(self, past: Past, key_B: Key) -> Array:
+        return jnp.zeros(())
+
+    def recall(self, m: Array, past: Past) -> Recalled:
+        return Recalled(past.replace(frames_BTHWC=past.frames_BTHWC + 1000.0 * m))
+
+    def remember(self, m: Array, past: Past, new: Past, token_BL: Array | None, key_B: Key) -> Array:
+        assert past.frames_BTHWC.shape[1] == 1 and new.frames_BTHWC.shape[1] == 2
+        assert new.action_BTA.shape[1] == new.action_valid_BT.shape[1] == 2 and key_B.shape == (2,)
+        return m + 1
+
+
 def test_the_memory_is_asked_before_and_told_after_each_chunk(rng: Array) -> None:
-    class Counting:
-        """Shifts what it recalls by the number of chunks so far."""
-
-        def init(self, rng: Key) -> int:
-            return 0
-
-        def recall(self, m: int, past_BTHWC: Array) -> Recalled:
-            return Recalled(past_BTHWC + 1000.0 * m)
-
-        def remember(self, m: int, past_BTHWC: Array, new_BTHWC: Array, rng: Key) -> int:
-            assert past_BTHWC.shape[1] == 1 and new_BTHWC.shape[1] == 2
-            return m + 1
-
     sample_chunk, _ = sampler_of(adding, 2)
     video = latents(rollout(sample_chunk, Counting(), start(1), stream(3, 2), 2, rng))
     np.testing.assert_allclose(video[0, :, 0, 0, 0], [1, 3, 1006, 1010, 3015, 3021], rtol=1e-4)
+
+
+def test_a_rollout_goes_on_with_a_memory_and_leaves_it_as_it_is(rng: Array) -> None:
+    sample_chunk, _ = sampler_of(adding, 2)
+    *_, last = rollout(sample_chunk, Counting(), start(1), stream(3, 2), 2, rng)
+    for _ in range(2):
+        video = latents(rollout(sample_chunk, Counting(), start(1), stream(1, 2), 2, rng, last.memory))
+        np.testing.assert_allclose(video[0, :, 0, 0, 0], [3001, 3003], rtol=1e-4)
+    assert last.memory == 3
+
+
+def test_a_chunk_is_shown_before_the_memory_learns_it(rng: Array) -> None:
+    order: list[str] = []
+
+    class Telling(NoMemory):
+        def remember(self, *arguments: Any) -> Any:
+            order.append("learn")
+            return ()
+
+    def view(latents_BTHWC: Array) -> float:
+        order.append("view")
+        return float(latents_BTHWC[0, -1, 0, 0, 0])
+
+    sample_chunk, _ = sampler_of(adding, 2)
+    for chunk in rollout(sample_chunk, Telling(), start(1), stream(2, 2), 2, rng, view=view):
+        assert chunk.view == chunk.latents_BTHWC[0, -1, 0, 0, 0]
+    assert order == ["view", "learn"] * 2
+
+
+def test_what_led_to_the_first_frame_is_never_told_as_known(rng: Array) -> None:
+    """A memory with a longer past puts that frame in the middle of a window."""
+    past = opening(start(3))
+    np.testing.assert_array_equal(past.action_valid_BT[0], [False, True, True])
+    longer = Past(past.frames_BTHWC[:, :1], np.full((2, 1, 1), 7.0), np.ones((2, 1), bool)).then(past)
+    window = chunk_condition(longer, next(stream(1, 2)), 2)
+    np.testing.assert_array_equal(window.action_valid_BT[0], [False, False, True, True, True, True])
+    np.testing.assert_array_equal(window.past_BT[0], [True] * 4 + [False] * 2)
+    np.testing.assert_array_equal(window.action_BTA[0, :, 0], [0, -2, -1, 0, 1, 2])

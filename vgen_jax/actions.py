@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
 from vgen_jax.data.schema import ActionSpace, DatasetInfo
 from vgen_jax.data.text import encode_text, join_texts
@@ -48,6 +49,8 @@ class ActionCodec(NamedTuple):
     def chunks(self, lines: Iterable[str]) -> Iterator[ChunkAction]:
         """Groups commands into generated chunks of ``frames``; reads no further than the chunk it is asked for.
 
+        Commands at the end that fill no chunk are not used; a warning names them.
+
         Raises:
             VgenError: for an unknown command, or a chunk that is no whole number of commands.
         """
@@ -56,9 +59,10 @@ class ActionCodec(NamedTuple):
                 f"a generated chunk of {self.frames} frames is no multiple of the data's commands of "
                 f"{self.info.chunk}: use a model trained on other windows"
             )
-        lines = iter(lines)
-        while group := list(itertools.islice(lines, self.frames // self.info.chunk)):
-            if len(group) < self.frames // self.info.chunk:
+        lines, count = iter(lines), self.frames // self.info.chunk
+        while group := list(itertools.islice(lines, count)):
+            if len(group) < count:
+                logging.warning("the actions end within a chunk of %d commands: %s not used", count, ", ".join(group))
                 return
             steps = [self.step(line) for line in group]
             text = join_texts([text for text, _ in steps])

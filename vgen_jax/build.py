@@ -59,7 +59,11 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
         return section(hint, value, name)
     origin = typing.get_origin(hint)
     if origin is tuple and isinstance(value, (list, tuple)):
-        return _tuple(value)
+        of = typing.get_args(hint)
+        if of[-1] is not ... and len(of) != len(value):
+            raise VgenError(f"config key {name} is {value!r}: give {len(of)} values")
+        each = of[:1] * len(value) if of[-1] is ... else of
+        return tuple(_typed(v, h, f"{name}[{i}]") for i, (v, h) in enumerate(zip(value, each, strict=True)))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     expected = _plain_types(hint)

@@ -94,6 +94,13 @@ class Checkpoints:
         state = TrainState(found["optimizer"]["step"], found["params"], found["ema"], found["optimizer"]["opt_state"])
         return state, found["data"]
 
+    def check(self) -> None:
+        """Raises what a save in the background has failed with (a full disk, say); does not wait for it."""
+        try:
+            self._manager.check_for_errors()
+        except (OSError, ValueError) as error:
+            raise _write_error(self.folder, error) from error
+
     def wait(self) -> None:
         """Blocks until every started save is complete."""
         try:
@@ -126,8 +133,10 @@ def export(folder: Path, params: Any, config: Mapping[str, Any]) -> None:
     partial = folder / (EXPORT_WEIGHTS + ".partial")
     try:
         safetensors.flax.save_file(jax.device_get(flat), partial)
-        (folder / EXPORT_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        partial_config = folder / (EXPORT_CONFIG + ".partial")
+        partial_config.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         partial.replace(folder / EXPORT_WEIGHTS)
+        partial_config.replace(folder / EXPORT_CONFIG)
     except (OSError, safetensors.SafetensorError) as error:
         raise _write_error(folder, error) from error
 

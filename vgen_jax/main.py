@@ -45,6 +45,9 @@ def _parse(argv: list[str]) -> list[str]:
         ) from error
     except (flags.Error, OSError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        if lines and lines[-1].startswith("TypeError: get_config() takes 0 positional arguments"):
+            file, _, variant = next(arg for arg in argv if ".py:" in arg).rpartition(":")
+            lines[-1] = f"ValueError: {file.removeprefix('--config=')} has no variants: leave out ':{variant}'"
         if len(lines) > 1 and not lines[-1].startswith(CONFIG_FILE_FAULTS):
             raise
         raise VgenError(lines[-1].removeprefix("ValueError: ").removeprefix("vgen_jax.types.VgenError: ")) from error
@@ -52,7 +55,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 def _start(config: ConfigDict) -> None:
     """Joins the other processes if asked to, and switches on the persistent compilation cache."""
-    sections = [config, *config.get("stages", {}).values()]
+    sections = [config, *(config.stages.values() if "stages" in config else ())]
     meshes = [build.section(MeshConfig, part.mesh, "mesh") for part in sections if "mesh" in part]
     if meshes:
         split_host(max(meshes, key=lambda mesh: mesh.cpu_devices))

@@ -1,13 +1,13 @@
-"""Long videos, chunk after chunk, in latent space (SlowFast-VGen §3.2 "Generation", algorithm 1a without the update).
+"""Long videos, chunk after chunk, in latent space (SlowFast-VGen §3.2 "Generation", algorithm 1a).
 
 Each chunk of f_g frames is sampled given the last f_p frames and the actions of that chunk, which are taken from a
 stream one at a time, so that a person may decide on the next one after seeing the last. Latents are never decoded and
 encoded again between chunks. Every chunk has the same shapes: one compilation serves them all, and memory does not grow
-with the length of the video.
+with the length of the video. What is carried beyond the last frames, and learnt from chunks, is a ``Memory``'s part.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,9 @@ import numpy as np
 from vgen_jax.diffusion import samplers
 from vgen_jax.diffusion.masking import Masking, clean_past
 from vgen_jax.diffusion.schedules import Schedule
-from vgen_jax.types import Array, Condition, Key, Memory, Predictor, Recalled, VideoBatch
+from vgen_jax.types import Array, Condition, Key, Memory, Past, Predictor, Recalled, VideoBatch
 
-NOISE_STREAM, MEMORY_STREAM = 0, 1
+NOISE_STREAM, MEMORY_STREAM, LORA_STREAM = 0, 1, 2
 
 
 class ChunkAction(NamedTuple):
@@ -50,11 +50,21 @@ class Start(NamedTuple):
 
 
 class Generated(NamedTuple):
-    """One generated chunk: ``number`` counts from 0, ``latents_BTHWC`` holds its f_g new frames."""
+    """One generated chunk.
+
+    Attributes:
+        number: counts from 0.
+        action: what was done.
+        latents_BTHWC: its f_g new frames.
+        memory: the memory's state after it, there until the next chunk is asked for.
+        view: what ``rollout``'s ``view`` made of the latents.
+    """
 
     number: int
     action: ChunkAction
     latents_BTHWC: Array
+    memory: Any
+    view: Any
 
 
 # (what the memory recalled, the window's conditioning, one key per video) -> the f_g new latents
@@ -95,23 +105,44 @@ def video_keys(rng: Key, stream: int, number: int, id_B: np.ndarray) -> Key:
     return jax.vmap(jax.random.fold_in, (None, 0))(rng, jnp.asarray(id_B))
 
 
-def chunk_condition(history_BTA: np.ndarray | None, action: ChunkAction, shape: tuple[int, int, int]) -> VideoBatch:
-    """The conditioning of a window of ``shape`` = (videos, f_p, f_g); its video is left empty."""
-    b, f_p, f_g = shape
-    frames = f_p + f_g
-    past_BT = np.broadcast_to(np.arange(frames) < f_p, (b, frames))
+def chunk_condition(past: Past, action: ChunkAction, frames: int) -> VideoBatch:
+    """The conditioning of a window of ``past`` and ``frames`` new ones; its video is left empty."""
+    b, f_p = past.frames_BTHWC.shape[:2]
+    past_BT = np.broadcast_to(np.arange(f_p + frames) < f_p, (b, f_p + frames))
     token = None if action.token_L is None else np.broadcast_to(action.token_L, (b, len(action.token_L)))
-    if history_BTA is None or action.action_TA is None:
-        return VideoBatch(np.zeros(()), past_BT, token)
+    if past.action_BTA is None or action.action_TA is None:
+        return VideoBatch(np.zeros((b, 0)), past_BT, token)
     future_BTA = np.broadcast_to(action.action_TA, (b, *action.action_TA.shape))
-    action_BTA = np.concatenate([history_BTA, future_BTA], axis=1).astype(np.float32)
-    valid_BT = np.ones((b, frames), bool)
+    action_BTA = np.concatenate([past.action_BTA, future_BTA], axis=1).astype(np.float32)
+    valid_BT = np.concatenate([past.action_valid_BT, np.ones((b, frames), bool)], axis=1)
     action_BTA[:, 0], valid_BT[:, 0] = 0.0, False
-    return VideoBatch(np.zeros(()), past_BT, token, action_BTA, valid_BT)
+    return VideoBatch(np.zeros((b, 0)), past_BT, token, action_BTA, valid_BT)
+
+
+def opening(start: Start) -> Past:
+    """The start's frames; all of their actions are known but the first."""
+    frames_BTHWC = jnp.asarray(start.past_BTHWC)
+    if start.action_BTA is None:
+        return Past(frames_BTHWC)
+    action_BTA = np.asarray(start.action_BTA)
+    valid_BT = np.broadcast_to(np.arange(action_BTA.shape[1]) > 0, action_BTA.shape[:2])
+    return Past(frames_BTHWC, action_BTA, valid_BT)
+
+
+def fresh_memory(memory: Memory, start: Start, rng: Key) -> Any:
+    """What ``memory`` holds before the first chunk of a rollout with this start and key."""
+    return memory.init(opening(start), video_keys(rng, LORA_STREAM, 0, start.id_B))
 
 
 def rollout(
-    sample_chunk: SampleChunk, memory: Memory, start: Start, actions: Iterable[ChunkAction], frames: int, rng: Key
+    sample_chunk: SampleChunk,
+    memory: Memory,
+    start: Start,
+    actions: Iterable[ChunkAction],
+    frames: int,
+    rng: Key,
+    m: Any = None,
+    view: Callable[[Array], Any] = lambda latents_BTHWC: None,
 ) -> Iterator[Generated]:
     """Generates a chunk of ``frames`` per action, for as long as ``actions`` goes on.
 
@@ -121,16 +152,20 @@ def rollout(
         sample_chunk: see ``sample_future``; compiled by the caller, once.
         memory: what is carried beyond the past frames.
         frames: f_g.
+        m: a state of ``memory`` to begin with, which stays as it is; ``None`` for a fresh one.
+        view: called with a chunk's latents before the memory is told of them. What it dispatches to the device (a
+            decoder) is done before the memory's update, which then runs while the host works on the result.
     """
-    past, history = start.past_BTHWC, start.action_BTA
-    b, f_p = past.shape[:2]
-    m = memory.init(jax.random.fold_in(rng, MEMORY_STREAM))
+    past = opening(start)
+    m = fresh_memory(memory, start, rng) if m is None else jax.tree.map(jnp.array, m)
     for number, action in enumerate(actions):
-        window = chunk_condition(history, action, (b, f_p, frames))
         recalled = memory.recall(m, past)
-        new = sample_chunk(recalled, window, video_keys(rng, NOISE_STREAM, number, start.id_B))
-        m = memory.remember(m, past, new, video_keys(rng, MEMORY_STREAM, number, start.id_B))
-        past = jnp.concatenate([past, new], axis=1)[:, -f_p:]
-        if window.action_BTA is not None:
-            history = np.asarray(window.action_BTA)[:, -f_p:]
-        yield Generated(number, action, new)
+        window = chunk_condition(recalled.past, action, frames)
+        latents = sample_chunk(recalled, window, video_keys(rng, NOISE_STREAM, number, start.id_B))
+        viewed = view(latents)
+        new = Past(latents)
+        if window.action_BTA is not None and window.action_valid_BT is not None:
+            new = Past(latents, window.action_BTA[:, -frames:], window.action_valid_BT[:, -frames:])
+        m = memory.remember(m, past, new, window.token_BL, video_keys(rng, MEMORY_STREAM, number, start.id_B))
+        past = past.then(new).last(past.frames_BTHWC.shape[1])
+        yield Generated(number, action, latents, m, viewed)

@@ -27,6 +27,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 # Batches come from NumPy; under ``jit`` and from networks they are JAX's. Library functions take either.
@@ -100,22 +101,55 @@ class Objective(Protocol):
     def __call__(self, params: Params, batch: Any, rng: Key) -> tuple[Array, dict[str, Array]]: ...
 
 
-class Recalled(NamedTuple):
-    """What a Memory hands to the sampler: the clean past frames, and an adapter's parameters if it has one."""
+@flax.struct.dataclass
+class Past:
+    """Clean frames that open a window, with the actions that led to them.
 
-    past_BTHWC: Array
+    Attributes:
+        frames_BTHWC: latents.
+        action_BTA: entry t led to frame t, model units; ``None`` without actions.
+        action_valid_BT: False where that action is not known. A window's first entry is never read.
+    """
+
+    frames_BTHWC: Array
+    action_BTA: Array | None = None
+    action_valid_BT: Array | None = None
+
+    def last(self, frames: int) -> "Past":
+        """Its last ``frames`` frames."""
+        return jax.tree.map(lambda x: x[:, x.shape[1] - frames :], self)
+
+    def then(self, later: "Past") -> "Past":
+        """These frames and, after them, those of ``later``. Actions stay on the host if they are there."""
+        frames = jnp.concatenate([self.frames_BTHWC, later.frames_BTHWC], axis=1)
+        if self.action_BTA is None or later.action_BTA is None:
+            return Past(frames)
+        action = np.concatenate([self.action_BTA, later.action_BTA], axis=1)
+        return Past(frames, action, np.concatenate([self.action_valid_BT, later.action_valid_BT], axis=1))
+
+
+class Recalled(NamedTuple):
+    """What a Memory hands to the sampler: the past that opens the window, and adapters (``nn.lora``), one per video."""
+
+    past: Past
     adapter: Any = None
 
 
 @runtime_checkable
 class Memory(Protocol):
-    """What a rollout carries from one chunk to the next. ``m`` is any pytree."""
+    """What a rollout carries from one chunk to the next beyond its last f_p frames. ``m`` is any pytree of arrays.
 
-    def init(self, rng: Key) -> Any: ...
+    ``init`` begins a memory of the videos that open with ``past``: to forget everything is to begin again. ``recall``
+    is asked before each chunk; the past it hands out has as many frames each time. ``remember`` is told of each chunk
+    after it: the rollout's own f_p frames before it, its new frames, and its text. It may consume the arrays of ``m``.
+    There is one key per video.
+    """
 
-    def recall(self, m: Any, past_BTHWC: Array) -> Recalled: ...
+    def init(self, past: Past, key_B: Key) -> Any: ...
 
-    def remember(self, m: Any, past_BTHWC: Array, new_BTHWC: Array, rng: Key) -> Any: ...
+    def recall(self, m: Any, past: Past) -> Recalled: ...
+
+    def remember(self, m: Any, past: Past, new: Past, token_BL: Array | None, key_B: Key) -> Any: ...
 
 
 class VgenError(Exception):

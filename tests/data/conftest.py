@@ -1,12 +1,15 @@
 """Small data sets without a simulator, whose every number tells which frame or step it belongs to."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from array_record.python import array_record_module
 
-from vgen_jax.data.records import INFO_FILE, EpisodeWriter, shard_name, write_text
+from vgen_jax.data.codec import MAGIC
+from vgen_jax.data.records import INFO_FILE, WRITER_OPTIONS, EpisodeWriter, shard_name, write_text
 from vgen_jax.data.schema import ActionSpace, Command, DatasetInfo, Episode, TextSpan
 
 CHUNK = 4
@@ -90,30 +93,40 @@ def dataset(tmp_path: Path) -> Path:
     return folder
 
 
-def damage(path: Path, kind: str) -> None:
-    """Truncates a shard, flips one bit in the middle of it, or raises the schema version of its second record."""
-    from array_record.python import array_record_module as array_record
+def damage(path: Path, kind: str, record: int = 0) -> None:
+    """Damages a shard.
 
+    Args:
+        kind: ``truncated``, half of the file is missing; ``flipped``, one bit of the record is flipped in the file, and
+            ``corrupt`` before it got there; ``version``, the record is of the next schema version; ``swapped``, it has
+            changed places with the one after it.
+        record: its number in the file.
+    """
     data = bytearray(path.read_bytes())
     if kind == "truncated":
         path.write_bytes(data[: len(data) // 2])
-    elif kind == "flipped":
-        place = data.index(b"VGENEP") + 3000
-        data[place] ^= 1
+        return
+    if kind == "flipped":
+        data[[found.start() for found in re.finditer(MAGIC, data)][record] + 300] ^= 1
         path.write_bytes(data)
+        return
+    reader = array_record_module.ArrayRecordReader(str(path))
+    records = [bytearray(data) for data in reader.read_all()]
+    reader.close()
+    if kind == "corrupt":
+        records[record][300] ^= 1
     elif kind == "version":
-        reader = array_record.ArrayRecordReader(str(path))
-        records = [bytearray(reader.read([n])[0]) for n in range(reader.num_records())]
-        reader.close()
-        records[1][6] += 1
-        writer = array_record.ArrayRecordWriter(str(path), "group_size:1,uncompressed")
-        for record in records:
-            writer.write(bytes(record))
-        writer.close()
+        records[record][len(MAGIC)] += 1
+    elif kind == "swapped":
+        records[record : record + 2] = records[record + 1], records[record]
     else:
         raise ValueError(kind)
+    writer = array_record_module.ArrayRecordWriter(str(path), WRITER_OPTIONS)
+    for data in records:
+        writer.write(bytes(data))
+    writer.close()
 
 
 @pytest.fixture
-def harm() -> Callable[[Path, str], None]:
+def harm() -> Callable[..., None]:
     return damage

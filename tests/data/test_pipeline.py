@@ -106,11 +106,21 @@ def test_loading_processes_change_nothing(dataset: Path) -> None:
         iterator.close()
 
 
-@pytest.mark.parametrize("kind", ["truncated", "flipped", "version"])
-def test_damage_is_named_in_one_line(dataset: Path, harm: Callable, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "record", "fault"),
+    [
+        ("truncated", 0, "the file is truncated"),
+        ("flipped", 3, "record 3: episode 4, head: cannot be read"),
+        ("flipped", 4, "record 4: episode 4, frames 0 to 12: cannot be read"),
+        ("corrupt", 4, "record 4: episode 4, frames 0 to 12: checksum mismatch"),
+        ("version", 3, "record 3: episode 4, head: schema version"),
+        ("version", 4, "record 4: episode 4, frames 0 to 12: schema version"),
+    ],
+)
+def test_damage_is_named_in_one_line(dataset: Path, harm: Callable, kind: str, record: int, fault: str) -> None:
     name = "train-00001-of-00003.array_record"
-    harm(dataset / name, kind)
-    with pytest.raises(VgenError, match=name) as caught:
+    harm(dataset / name, kind, record)
+    with pytest.raises(VgenError, match=f"{name}: .*{fault}") as caught:
         take(make_iterator(config(dataset), 0, 1), 40)
     assert "\n" not in str(caught.value)
 

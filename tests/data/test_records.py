@@ -1,81 +1,26 @@
-"""Records: lossless, random access by window, and no damage goes unnoticed."""
+"""Files of episodes: random access by window, from any thread or process, and every fault has its record's name."""
 
-import dataclasses
+import itertools
 import pickle
+import threading
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vgen_jax.data import records
-from vgen_jax.data.records import HEADER, EpisodeSource, EpisodeWriter, decode_episode, decode_window, encode_episode
-from vgen_jax.data.schema import Episode
+from vgen_jax.data import codec, records
+from vgen_jax.data.records import EpisodeSource, EpisodeWriter
+from vgen_jax.data.schema import SCHEMA_VERSION, Episode
 from vgen_jax.types import VgenError
 
 
-def assert_same(a: Episode, b: Episode) -> None:
-    for field in dataclasses.fields(Episode):
-        x, y = getattr(a, field.name), getattr(b, field.name)
-        if field.name in ("actions", "extras"):
-            assert set(x) == set(y)
-            for key in x:
-                np.testing.assert_array_equal(x[key], y[key])
-                assert x[key].dtype == y[key].dtype
-        elif field.name == "frames_THWC":
-            np.testing.assert_array_equal(x, y)
-            assert x.dtype == y.dtype
-        else:
-            assert x == y
-
-
-def test_an_episode_comes_back(episode: Callable) -> None:
-    assert_same(decode_episode(encode_episode(episode(3))), episode(3))
-
-
-@pytest.mark.parametrize("shape", [(5, 8, 16, 3), (3, 16, 8, 1), (2, 8, 8, 4)])
-def test_frames_are_lossless(shape: tuple[int, ...]) -> None:
-    rng = np.random.default_rng(0)
-    for frames in (rng.integers(0, 256, shape, np.uint8), np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8)):
-        data, offsets = records.encode_frames(frames)
-        np.testing.assert_array_equal(records.decode_frames(data, offsets, shape[1:], 0, len(frames)), frames)
-
-
-def test_latents_come_back(episode: Callable) -> None:
-    latents = np.random.default_rng(0).normal(size=(17, 4, 4, 8)).astype(np.float16)
-    record = encode_episode(dataclasses.replace(episode(3), frames_THWC=latents))
-    np.testing.assert_array_equal(decode_window(record, 5, 9), latents[5:9])
-
-
-def test_a_window_decodes_only_its_own_frames(episode: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, record, decoded = episode(3), encode_episode(episode(3)), []
-    unpack = zlib.decompress
-    monkeypatch.setattr(records.zlib, "decompress", lambda data: decoded.append(1) or unpack(data))
-    np.testing.assert_array_equal(decode_window(record, 4, 9), original.frames_THWC[4:9])
-    assert len(decoded) == 5
-    with pytest.raises(VgenError, match="of 17"):
-        decode_window(record, 10, 18)
-
-
-def test_any_flipped_bit_is_noticed(episode: Callable) -> None:
-    record = encode_episode(episode(3))
-    for place in np.linspace(0, len(record) - 1, 40).astype(int):
-        broken = bytearray(record)
-        broken[place] ^= 4
-        with pytest.raises(VgenError):
-            decode_episode(bytes(broken))
-
-
-def test_truncation_and_version_are_named(episode: Callable) -> None:
-    record = encode_episode(episode(3))
-    with pytest.raises(VgenError, match="checksum"):
-        decode_episode(record[:-9])
-    with pytest.raises(VgenError, match="magic"):
-        decode_episode(record[:5])
-    magic, version, crc = HEADER.unpack_from(record)
-    with pytest.raises(VgenError, match=f"version {version + 1}"):
-        decode_episode(HEADER.pack(magic, version + 1, crc) + record[HEADER.size :])
+@pytest.fixture
+def original(episode: Callable) -> Callable[[int], Episode]:
+    """A training episode of ``dataset`` by its index."""
+    return lambda index: episode(index, steps=12 + 4 * (index % 4))
 
 
 def test_a_killed_writer_leaves_no_shard(tmp_path: Path, episode: Callable) -> None:
@@ -90,20 +35,91 @@ def test_a_killed_writer_leaves_no_shard(tmp_path: Path, episode: Callable) -> N
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_random_access(dataset: Path, episode: Callable) -> None:
+def test_random_access(dataset: Path, original: Callable) -> None:
     source = EpisodeSource(dataset, "train")
     assert len(source) == 9
-    for index in (8, 0, 4):
-        assert_same(decode_episode(source[index]), episode(index, steps=12 + 4 * (index % 4)))
-        assert source.frames[index] == source.record(index).frames
-    assert source.name(4).endswith("train-00001-of-00003.array_record: record 1")
+    for index in (8, 0, 4, 3):
+        found, expected = source.episode(index), original(index)
+        np.testing.assert_array_equal(found.frames_THWC, expected.frames_THWC)
+        np.testing.assert_array_equal(found.extras["pose"], expected.extras["pose"])
+        assert (found.seed, found.texts) == (expected.seed, expected.texts)
+        assert source.frames[index] == len(expected.frames_THWC) and source.scenes[index] == expected.scene
+        head = source.head(index)
+        assert head.shape == expected.frames_THWC.shape and head.texts == expected.texts
+        np.testing.assert_array_equal(head.tensors["actions.discrete"], expected.actions["discrete"])
     with pytest.raises(IndexError):
-        source[9]
+        source.head(9)
+
+
+def test_every_window(dataset: Path, original: Callable) -> None:
+    source = EpisodeSource(dataset, "train")
+    frames_THWC = original(3).frames_THWC
+    for start, stop in itertools.combinations(range(len(frames_THWC) + 1), 2):
+        np.testing.assert_array_equal(source.window(3, start, stop), frames_THWC[start:stop])
+    for start, stop in ((-1, 4), (4, 4), (20, 26)):
+        with pytest.raises(VgenError, match=rf"episode 3, head: frames \[{start}, {stop}\) asked of an episode of 25"):
+            source.window(3, start, stop)
+
+
+def test_a_window_reads_only_its_own_records(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    for name in ("parse_head", "parse_frames"):
+        inner = getattr(records, name)
+        monkeypatch.setattr(
+            records, name, lambda *args, name=name, inner=inner, **options: read.append(name) or inner(*args, **options)
+        )
+    source = EpisodeSource(dataset, "train")
+    source.window(3, 1, 9)
+    assert read == ["parse_head", "parse_frames"]
+    source.window(3, 16, 25)
+    assert read[2:] == ["parse_frames"], "the head is kept"
+    source.window(3, 15, 17)
+    assert read[3:] == ["parse_frames", "parse_frames"]
+
+
+def test_records_are_verified_when_a_process_first_reads_them(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, verified = EpisodeSource(dataset, "train"), []
+    checksum = zlib.crc32
+    monkeypatch.setattr(codec.zlib, "crc32", lambda data: verified.append(len(data)) or checksum(data))
+    for _ in range(2):
+        source.window(3, 1, 9)
+    assert len(verified) == 2, "the head and one frame record"
+    source.window(3, 8, 20)
+    assert len(verified) == 3
+    pickle.loads(pickle.dumps(source)).window(3, 8, 20)
+    assert len(verified) == 6, "another process verifies anew"
+
+
+def test_names_say_file_record_and_content(dataset: Path) -> None:
+    source = EpisodeSource(dataset, "train")
+    names = [source.name(4), source.name(4, 1), source.name(5, 2)]
+    assert [name.split("array_record: ")[1] for name in names] == [
+        "record 3: episode 4, head", "record 4: episode 4, frames 0 to 12", "record 7: episode 5, frames 16 to 16",
+    ]  # fmt: skip
+    assert all(name.startswith(str(dataset / "train-00001-of-00003")) for name in names)
 
 
 def test_a_source_travels_to_another_process(dataset: Path) -> None:
     source = EpisodeSource(dataset, "train").open()
-    assert pickle.loads(pickle.dumps(source))[3] == source[3]
+    expected = source.window(3, 4, 20)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(source)).window(3, 4, 20), expected)
+
+
+def test_threads_share_a_source(dataset: Path, original: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for two heads, so that the threads drive out each other's."""
+    monkeypatch.setattr(records, "_HEADS", 2)
+    source = EpisodeSource(dataset, "train")
+    frames = [original(index).frames_THWC for index in range(9)]
+    together = threading.Barrier(4)
+
+    def read(seed: int) -> None:
+        together.wait()
+        for index in np.random.default_rng(seed).integers(0, 9, 60).tolist():
+            np.testing.assert_array_equal(source.window(index, 4, 13), frames[index][4:13])
+            assert source.head(index).about["seed"] == index
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read, range(4)))
 
 
 def test_missing_things_are_named(dataset: Path, tmp_path: Path) -> None:
@@ -117,14 +133,33 @@ def test_missing_things_are_named(dataset: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "fault"),
-    [("truncated", "truncated"), ("flipped", "record 0"), ("version", "record 1: schema version 2")],
+    ("kind", "record", "fault"),
+    [
+        ("truncated", 0, "0 records instead of 8, the file is truncated"),
+        ("flipped", 0, "record 0: episode 3, head: cannot be read"),
+        ("flipped", 2, "record 2: episode 3, frames 16 to 24: cannot be read"),
+        ("corrupt", 3, "record 3: episode 4, head: checksum mismatch"),
+        ("corrupt", 6, "record 6: episode 5, frames 0 to 15: checksum mismatch"),
+        ("version", 3, f"record 3: episode 4, head: schema version {SCHEMA_VERSION + 1}"),
+        ("version", 4, f"record 4: episode 4, frames 0 to 12: schema version {SCHEMA_VERSION + 1}"),
+        ("swapped", 1, "record 1: episode 3, frames 0 to 15: not the frames"),
+        ("swapped", 2, "record 2: episode 3, frames 16 to 24: not the frames"),
+    ],
 )
-def test_a_damaged_shard_is_named(dataset: Path, harm: Callable, kind: str, fault: str) -> None:
+def test_a_damaged_shard_is_named(dataset: Path, harm: Callable, kind: str, record: int, fault: str) -> None:
     name = "train-00001-of-00003.array_record"
-    harm(dataset / name, kind)
+    harm(dataset / name, kind, record)
     source = EpisodeSource(dataset, "train")
-    with pytest.raises(VgenError, match=f"{name}.*{fault}"):
+    with pytest.raises(VgenError, match=f"{name}: {fault}"):
         for index in range(3, 6):
-            source.record(index)
-    source.record(0)
+            source.episode(index)
+    source.episode(0)
+
+
+def test_records_of_another_length_are_refused(tmp_path: Path, episode: Callable, write: Callable) -> None:
+    """As many records as ``dataset.json`` says, but not as many frames."""
+    write(tmp_path, "train", [episode(0, steps=12)])
+    text = (tmp_path / "dataset.json").read_text()
+    (tmp_path / "dataset.json").write_text(text.replace(" 13\n", " 14\n"))
+    with pytest.raises(VgenError, match=r"episode 0, head: frame shape \(13, 8, 8, 3\), but dataset.json says \(14, "):
+        EpisodeSource(tmp_path, "train").window(0, 0, 4)

@@ -6,7 +6,16 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from vgen_jax.data.schema import ActionSpace, Command, CommandBook, DatasetInfo, ShardInfo, TextSpan, validate
+from vgen_jax.data.schema import (
+    SCHEMA_VERSION,
+    ActionSpace,
+    Command,
+    CommandBook,
+    DatasetInfo,
+    ShardInfo,
+    TextSpan,
+    validate,
+)
 from vgen_jax.types import VgenError
 
 GO = Command(0, "go forward", ("go forward", "walk ahead"), ((0.0, 1.0),))
@@ -85,7 +94,11 @@ def test_info_cycles_through_json() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "fault"),
     [
-        ('"schema_version": 1', '"schema_version": 9', "version 9"),
+        (
+            f'"schema_version": {SCHEMA_VERSION}',
+            '"schema_version": 1',
+            f"version 1, this library reads {SCHEMA_VERSION}",
+        ),
         ('"chunk": 4', '"chnuk": 4', "chnuk"),
         ("{", "", "not valid JSON"),
         ('"kind": "continuous"', '"sort": "continuous"', "malformed"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vgen_jax.data.check import check_data
-from vgen_jax.data.records import EpisodeSource, decode_episode
+from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.schema import TextSpan
 from vgen_jax.data.videos import ImportConfig, import_videos, read_frames
 from vgen_jax.types import VgenError
@@ -80,7 +80,7 @@ def test_import(videos: Path, tmp_path: Path, kind: str) -> None:
     for split in info.splits:
         source = EpisodeSource(out, split)
         for index in range(len(source)):
-            episode = decode_episode(source[index])
+            episode = source.episode(index)
             n = int(episode.actions["continuous"][0, 1])
             seen.add(n)
             assert episode.scene == f"kitchen/v{n}.mkv" and episode.texts == (TextSpan(0, 2, "left"),)
@@ -98,8 +98,8 @@ def test_ids_and_given_splits(videos: Path, tmp_path: Path) -> None:
     (videos / "t.jsonl").write_text("\n".join(rows))
     info = import_videos(tmp_path / "out", setting(videos, "t.jsonl", ids=("stop", "go"), actions=(), scale=()))
     assert [shard.scenes for shard in info.splits["test"]] == [("kitchen/v2.mkv",)]
-    record = EpisodeSource(tmp_path / "out", "test").record(0)
-    np.testing.assert_array_equal(record.tensors["actions.discrete"], [1] * 5)
+    head = EpisodeSource(tmp_path / "out", "test").head(0)
+    np.testing.assert_array_equal(head.tensors["actions.discrete"], [1] * 5)
 
 
 def test_reducing_does_not_alias(tmp_path: Path) -> None:

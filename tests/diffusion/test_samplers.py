@@ -51,7 +51,7 @@ def gaussian(schedule: Schedule, scale: float) -> Predictor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_oracle_lands_on_the_data(name: str, kind: str, rng: Array) -> None:
     x0, x_T = jax.random.normal(rng, (2, *SHAPE))
-    for spacing, steps in itertools.product(SPACINGS, (7, 20)):
+    for spacing, steps in itertools.product(SPACINGS, (7, 19)):
         found = sample(
             oracle(x0, SCHEDULE, kind), SCHEDULE, sampler_of(name, steps=steps, spacing=spacing), x_T, Condition(),
             keys(rng),
@@ -167,6 +167,26 @@ def test_modelscope_visits_steps_one_to_981() -> None:
     np.testing.assert_array_equal(t, np.arange(981, 0, -20))
 
 
+@pytest.mark.parametrize("steps", [1, 7, 50, 999])
+def test_dpmpp_does_not_evaluate_the_end_that_it_leads_to(steps: int) -> None:
+    for spacing in ("leading", "linspace"):
+        t = Sampler("dpmpp_2m", steps, spacing=spacing).timesteps(Schedule(steps=1000))
+        assert t.shape == (steps,) and (np.diff(t) < 0).all() and t[-1] > 0, spacing
+        assert spacing == "leading" or t[0] == 999
+
+
+def test_one_step_is_a_whole_sample() -> None:
+    """DPM-Solver++ takes it from pure noise; DDIM's linspace has only the schedule's beginning to take it from."""
+    first = {
+        (kind, spacing): int(Sampler(kind, 1, spacing=spacing).timesteps(Schedule(steps=1000))[0])
+        for kind, spacing in itertools.product(("ddim", "dpmpp_2m"), SPACINGS)
+    }
+    assert {spacing: first["dpmpp_2m", spacing] for spacing in SPACINGS} == {
+        "leading": 500, "trailing": 999, "linspace": 999,
+    }  # fmt: skip
+    assert {spacing: first["ddim", spacing] for spacing in SPACINGS} == {"leading": 0, "trailing": 999, "linspace": 0}
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -186,3 +206,5 @@ def test_steps_beyond_the_schedule_are_refused() -> None:
         Sampler(steps=21).timesteps(SCHEDULE)
     with pytest.raises(VgenError, match="sampler.steps_offset 1"):
         Sampler(steps=20, spacing="leading", steps_offset=1).timesteps(SCHEDULE)
+    with pytest.raises(VgenError, match="sampler.steps 20 with sampler.spacing linspace.*at most 19"):
+        Sampler("dpmpp_2m", 20, spacing="linspace").timesteps(SCHEDULE)

@@ -87,6 +87,23 @@ def test_it_learns_and_logs(tmp_path: Path) -> None:
     assert logged[-1]["loss"] < 1e-2 < logged[0]["loss"]
 
 
+def test_known_parameters_are_started_from_once(tmp_path: Path) -> None:
+    calls = []
+
+    def start(params: Params) -> Params:
+        calls.append(params["w"])
+        return {"w": np.asarray([1.0, -2.0, 3.0], np.float32)}
+
+    def go(steps: int) -> TrainState:
+        known = dataclasses.replace(task(Numbers(), noise=0.0), start=start)
+        return train(known, dataclasses.replace(CONFIG, steps=steps), OPTIMIZER, MeshConfig(), tmp_path)
+
+    for state in (go(4), go(12)):
+        for found in (state.params["w"], state.ema["w"]):
+            np.testing.assert_allclose(found, [1, -2, 3], atol=1e-4)
+    assert len(calls) == 1 and calls[0].shape == (3,), "a restored state is not started again"
+
+
 @pytest.mark.parametrize("place", [3, 5, 9, 12])
 def test_a_crash_changes_nothing(tmp_path: Path, place: int) -> None:
     whole = run(tmp_path / "whole")

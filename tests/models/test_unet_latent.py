@@ -128,11 +128,11 @@ def test_what_the_backward_pass_recomputes_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("changes", "size", "named"),
     [
-        ({"block_channels": (8, 12)}, 8, "block_channels has 12"),
+        ({"block_channels": (8, 4)}, 8, "block_channels has 4"),
         ({"norm_groups": 3}, 8, "block_channels has 8"),
         ({"attention_levels": (True,)}, 8, "attention_levels has 1 entries for 2 levels"),
         ({"remat": "some"}, 8, "unet.remat 'some'"),
-        ({}, 7, "multiples of 2"),
+        ({"up_attention_levels": (True,)}, 8, "up_attention_levels has 1 entries for 2 levels"),
         ({"action_dim": 0}, 8, "unet.action_dim is 0 .* width 2"),
         ({"cross_attention_dim": 6}, 8, "cross_attention_dim is 6 .* 4"),
     ],

@@ -26,7 +26,9 @@ class Seen(NamedTuple):
     condition: Condition
 
 
-def recording(kind: str, masking: Masking = PAPER, loss: DiffusionLoss | None = None) -> tuple[Objective, list[Seen]]:
+def recording(
+    kind: str, masking: Masking = PAPER, loss: DiffusionLoss | None = None, clean_past: bool = True
+) -> tuple[Objective, list[Seen]]:
     """The objective of a network that outputs its parameters; it must not be jitted."""
     calls: list[Seen] = []
 
@@ -38,7 +40,7 @@ def recording(kind: str, masking: Masking = PAPER, loss: DiffusionLoss | None = 
         return Condition(batch.token_BL, None, batch.action_BTA, batch.action_valid_BT)
 
     loss = loss or DiffusionLoss(kind, 0.0, 0.0)
-    return masked_diffusion(embed, predict, lambda video: video, SCHEDULE, masking, loss), calls
+    return masked_diffusion(embed, predict, lambda video: video, SCHEDULE, masking, loss, clean_past), calls
 
 
 @pytest.mark.parametrize("kind", ["eps", "x0", "v"])
@@ -142,3 +144,20 @@ def test_eps_on_zero_terminal_snr_is_refused() -> None:
         masked_diffusion(None, None, lambda video: video, schedule, Masking(), DiffusionLoss("eps"))
     with pytest.raises(VgenError, match="objective.drop_text is 2"):
         DiffusionLoss("v", drop_text=2.0)
+
+
+@pytest.mark.parametrize("masking", [PAPER, Masking("zero", 0.3, reference=True)])
+def test_without_a_clean_past_every_frame_is_noised_and_counts(masking: Masking, rng: Array) -> None:
+    batch = tiny.latent_batch(past=1, future=3)
+    objective, calls = recording("x0", masking, clean_past=False)
+    output = jax.random.normal(rng, batch.video_BTHWC.shape)
+    value, _ = objective(output, batch, rng)
+    np.testing.assert_allclose(value, np.mean((output - batch.video_BTHWC) ** 2), rtol=1e-5)
+    x_t, t = calls[0].x_t, np.asarray(calls[0].t)
+    t_BT = np.broadcast_to(t[:, None] if t.ndim == 1 else t, (2, 4))
+    assert (t_BT == t_BT[:, :1]).all() and t_BT[0, 0] != t_BT[1, 0], "one step for all frames of a window"
+    alpha, sigma = (np.asarray(x) for x in SCHEDULE.alpha_sigma(t_BT[:, 0]))
+    eps = (np.asarray(x_t[..., :3]) - alpha * np.asarray(batch.video_BTHWC)) / sigma
+    assert np.abs(eps.std((0, 2, 3, 4)) - 1).max() < 0.3
+    if masking.reference:
+        np.testing.assert_array_equal(x_t[..., 3:], np.broadcast_to(x_t[:, :1, ..., :3], x_t[..., 3:].shape))

@@ -14,7 +14,7 @@ import numpy as np
 
 from vgen_jax.types import VgenError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Split = str
 Content = Literal["frames", "latents"]
 
@@ -110,7 +110,7 @@ def _fold(text: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class ShardInfo:
-    """One file of a split: the frames T and the scene of each of its episodes, in record order."""
+    """One file of a split: the frames T and the scene of each of its episodes, in order."""
 
     file: str
     frames: tuple[int, ...]

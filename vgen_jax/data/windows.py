@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from vgen_jax.data.records import EpisodeSource, Record
+from vgen_jax.data.codec import Head
+from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.schema import TextSpan
 from vgen_jax.data.text import encode_text, join_texts
 from vgen_jax.types import VgenError
@@ -94,33 +95,34 @@ class WindowReader:
         Raises:
             VgenError: a damaged record (file and record are named) or one without the action or pose asked for.
         """
-        record = self.source.record(window.episode)
-        try:
-            return self._sample(record, window.boundary, sample_id)
-        except VgenError as error:
-            raise VgenError(f"{self.source.name(window.episode)}: {error}") from error
-
-    def _sample(self, record: Record, boundary: int, sample_id: int) -> Sample:
-        start, stop = boundary - self.f_p + 1, boundary + self.f_g + 1
-        video = record.window(start, stop)
+        start, stop = window.boundary - self.f_p + 1, window.boundary + self.f_g + 1
+        video = self.source.window(window.episode, start, stop)
         sample: Sample = {
             "video": video if video.dtype == np.uint8 else video.astype(np.float32),
             "past": np.arange(stop - start) < self.f_p,
             "sample_id": np.asarray(sample_id % 2**31, np.int32),
         }
+        try:
+            return sample | self._condition(self.source.head(window.episode), window.boundary, start, stop)
+        except VgenError as error:
+            raise VgenError(f"{self.source.name(window.episode)}: {error}") from error
+
+    def _condition(self, head: Head, boundary: int, start: int, stop: int) -> Sample:
+        """What goes with the frames [start, stop)."""
+        sample: Sample = {}
         if self.action != "none":
-            values = self._tensor(record, f"actions.{self.action}")[start : stop - 1]
+            values = self._tensor(head, f"actions.{self.action}")[start : stop - 1]
             space = self.source.info.action_spaces[self.action]
             sample["action"] = np.concatenate([np.zeros((1, space.width), np.float32), space.to_model(values)])
             sample["action_valid"] = np.arange(stop - start) > 0
         if self.token_length:
-            text = join_texts(future_texts(record.texts, boundary, self.f_g))
+            text = join_texts(future_texts(head.texts, boundary, self.f_g))
             sample["token"] = encode_text(text, self.token_length)
         if self.with_pose:
-            sample["pose"] = self._tensor(record, "extras.pose")[start:stop]
+            sample["pose"] = self._tensor(head, "extras.pose")[start:stop]
         return sample
 
-    def _tensor(self, record: Record, name: str) -> np.ndarray:
-        if name not in record.tensors:
-            raise VgenError(f"the record has no {name}; it has {', '.join(sorted(record.tensors))}")
-        return record.tensors[name]
+    def _tensor(self, head: Head, name: str) -> np.ndarray:
+        if name not in head.tensors:
+            raise VgenError(f"the episode has no {name}; it has {', '.join(sorted(head.tensors))}")
+        return head.tensors[name]

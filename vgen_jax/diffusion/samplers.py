@@ -11,7 +11,8 @@ with coefficients that depend on the schedule alone. They are computed on the ho
 * DDPM is DDIM with eta = 1: the posterior mean and the posterior ("small") variance of Ho et al. 2020.
 * DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): lambda = log(alpha / sigma), h = lambda_s - lambda_t,
   c_x = sigma_s / sigma_t, the rest -alpha_s (e^-h - 1) times x̂_0 + (x̂_0 - x̂_0(previous)) h / (2 h_previous);
-  first order in the first and the last step.
+  first order in the first and the last step. It needs no evaluation at the end that it leads to, so that its
+  ``leading`` and ``linspace`` divide the schedule into one more interval than there are evaluations.
 """
 
 import dataclasses
@@ -65,18 +66,34 @@ class Sampler:
         total = schedule.steps
         if self.steps > total:
             raise VgenError(f"sampler.steps {self.steps} exceeds schedule.steps {total}: lower it")
+        if self.spacing == "trailing":
+            t = np.round(np.arange(total, 0, -total / self.steps)).astype(np.int64) - 1
+            return t[: self.steps].astype(np.int32)
+        points = self.steps + 1 if self.kind == "dpmpp_2m" else self.steps
+        if points > total:
+            raise VgenError(
+                f"sampler.steps {self.steps} with sampler.spacing {self.spacing} leaves dpmpp_2m no end among "
+                f"schedule.steps {total}: use at most {total - 1}"
+            )
         if self.spacing == "leading":
-            last = (self.steps - 1) * (total // self.steps) + self.steps_offset
-            if self.steps_offset < 0 or last >= total:
+            t = np.arange(points) * (total // points) + self.steps_offset
+            if self.steps_offset < 0 or t[-1] >= total:
                 raise VgenError(
-                    f"sampler.steps_offset {self.steps_offset} leads to step {last} of schedule.steps {total}: use 0"
+                    f"sampler.steps_offset {self.steps_offset} leads to step {t[-1]} of schedule.steps {total}: use 0"
                 )
-            t = np.arange(self.steps)[::-1] * (total // self.steps) + self.steps_offset
-        elif self.spacing == "trailing":
-            t = np.round(np.arange(total, 0, -total / self.steps)).astype(np.int64)[: self.steps] - 1
         else:
-            t = np.round(np.linspace(0, total - 1, self.steps)).astype(np.int64)[::-1]
-        return t.astype(np.int32)
+            t = np.round(np.linspace(0, total - 1, points)).astype(np.int64)
+        return t[::-1][: self.steps].astype(np.int32)
+
+    def levels(self, schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
+        """ᾱ at each visited step and ᾱ that the step leads to, which is that of the next one; float64, (steps,)."""
+        alpha_bar = schedule.alpha_bar()
+        visited = alpha_bar[self.timesteps(schedule)]
+        return visited, np.append(visited[1:], 1.0 if schedule.set_alpha_to_one else alpha_bar[0])
+
+    def ends_in_first_order(self) -> bool:
+        """Whether the last step of ``dpmpp_2m`` drops to first order, as it must where it leads to ᾱ = 1."""
+        return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,12 +112,11 @@ class SamplerTable:
 def sampler_table(sampler: Sampler, schedule: Schedule) -> SamplerTable:
     """The coefficients of the module's docstring for every step."""
     t = sampler.timesteps(schedule)
-    alpha_bar = schedule.alpha_bar()
-    after = np.append(alpha_bar[t[1:]], 1.0 if schedule.set_alpha_to_one else alpha_bar[0])
-    a_t, a_s = np.sqrt(alpha_bar[t]), np.sqrt(after)
-    s_t, s_s = np.sqrt(1.0 - alpha_bar[t]), np.sqrt(1.0 - after)
+    before, after = sampler.levels(schedule)
+    a_t, a_s = np.sqrt(before), np.sqrt(after)
+    s_t, s_s = np.sqrt(1.0 - before), np.sqrt(1.0 - after)
     if sampler.kind == "dpmpp_2m":
-        c_x, c_0, c_p, c_n = _dpmpp_2m(a_t, s_t, a_s, s_s)
+        c_x, c_0, c_p, c_n = _dpmpp_2m(a_t, s_t, a_s, s_s, sampler.ends_in_first_order())
     else:
         c_x, c_0, c_p, c_n = _ddim(a_t, s_t, a_s, s_s, 1.0 if sampler.kind == "ddpm" else sampler.eta)
     columns = (np.asarray(c, np.float32) for c in (a_t, s_t, c_x, c_0, c_p, c_n))
@@ -113,13 +129,16 @@ def _ddim(a_t: np.ndarray, s_t: np.ndarray, a_s: np.ndarray, s_s: np.ndarray, et
     return k / s_t, a_s - k * a_t / s_t, np.zeros_like(a_t), noise
 
 
-def _dpmpp_2m(a_t: np.ndarray, s_t: np.ndarray, a_s: np.ndarray, s_s: np.ndarray) -> _Coefficients:
+def _dpmpp_2m(
+    a_t: np.ndarray, s_t: np.ndarray, a_s: np.ndarray, s_s: np.ndarray, first_order_end: bool
+) -> _Coefficients:
     with np.errstate(divide="ignore", invalid="ignore"):
         lambda_t, lambda_s = np.log(a_t) - np.log(s_t), np.log(a_s) - np.log(s_s)
         h = lambda_s - lambda_t
         ratio = np.append(0.0, h[1:] / (2.0 * h[:-1]))  # 0 after an infinite first step (zero terminal SNR)
         step = a_s * (1.0 - np.exp(-h))
-    ratio[-1] = 0.0
+    if first_order_end:
+        ratio[-1] = 0.0
     return s_s / s_t, step * (1.0 + ratio), -step * ratio, np.zeros_like(a_t)
 
 

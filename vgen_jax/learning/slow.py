@@ -241,10 +241,10 @@ def train(
     update = CompiledUpdate(make_update(optimizer, config), shardings, mesh)
     objective = jax.device_put(task.objective, sh.replicated(mesh))
     writer, stop = MetricWriter(workdir, resume_step=start), StopSignal()
-    recorder = Recorder(config, writer, checkpoints, report, start)
+    recorder, profiler = Recorder(config, writer, checkpoints, report, start), Profiler(config, workdir)
     try:
         for step in range(start + 1, config.steps + 1):
-            _profile(config, workdir, step)
+            profiler.before(step)
             batch = sh.global_batch(sh.batch_sharding(mesh), next(task.data))
             state, metrics = update(state, objective, batch)
             recorder.dispatched(step, metrics, update.flops_per_device)
@@ -256,6 +256,7 @@ def train(
                 raise Preempted(step)
         recorder.settle()
     finally:
+        profiler.close()
         stop.restore()
         checkpoints.close()
         writer.close()
@@ -296,6 +297,7 @@ class Recorder:
             )
         if step % self._config.log_every and step not in (1, self._config.steps):
             return
+        self._checkpoints.check()
         now = time.perf_counter()
         seconds, steps = now - self._clock, step - self._clock_step
         timing = {"steps_per_second": steps / seconds, "tflops_per_second_per_device": self._flops / seconds / 1e12}
@@ -305,8 +307,23 @@ class Recorder:
         self._report(step, {**metrics, **timing})
 
 
-def _profile(config: TrainConfig, workdir: Path, step: int) -> None:
-    if config.profile_steps and step == config.profile_start:
-        jax.profiler.start_trace(str(workdir / "profile"))
-    if config.profile_steps and step == config.profile_start + config.profile_steps:
-        jax.profiler.stop_trace()
+class Profiler:
+    """Traces the steps that the config asks for into ``profile/``; the trace ends with the training at the latest."""
+
+    def __init__(self, config: TrainConfig, workdir: Path):
+        self._steps = range(config.profile_start, config.profile_start + config.profile_steps)
+        self._folder, self._running = workdir / "profile", False
+
+    def before(self, step: int) -> None:
+        """Starts or ends the trace if ``step`` is the first in or the first after it."""
+        if step in self._steps and not self._running:
+            jax.profiler.start_trace(str(self._folder))
+            self._running = True
+        elif step not in self._steps:
+            self.close()
+
+    def close(self) -> None:
+        """Ends the trace if it runs."""
+        if self._running:
+            jax.profiler.stop_trace()
+            self._running = False

@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from vgen_jax.types import Array, Key, Recalled
+from vgen_jax.types import Array, Key, Past, Recalled
 
 
 class NoMemory:
     """Recalls the past frames as they are and remembers nothing."""
 
-    def init(self, rng: Key) -> Any:
+    def init(self, past: Past, key_B: Key) -> Any:
         return ()
 
-    def recall(self, m: Any, past_BTHWC: Array) -> Recalled:
-        return Recalled(past_BTHWC)
+    def recall(self, m: Any, past: Past) -> Recalled:
+        return Recalled(past)
 
-    def remember(self, m: Any, past_BTHWC: Array, new_BTHWC: Array, rng: Key) -> Any:
+    def remember(self, m: Any, past: Past, new: Past, token_BL: Array | None, key_B: Key) -> Any:
         return m

@@ -7,11 +7,14 @@
     norm, SiLU, conv_out.
 
 Frames are folded into the batch for spatial layers and pixels are folded for temporal ones; nothing depends on the
-number of frames. Beyond the original: optional per-frame actions, added to the time embedding, and diffusion steps
-given per frame (``t_BT``). With ``action_dim = 0`` and ``t_B`` the network is the original's, parameter for parameter.
+number of frames. Where a level's size is odd, the way up doubles it less one pixel, as in the original.
+
+Beyond the original: optional per-frame actions, added to the time embedding, and diffusion steps given per frame
+(``t_BT``). With ``action_dim = 0`` and ``t_B`` the network is the original's, parameter for parameter.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -38,26 +41,31 @@ class Layer(nn.Module):
     head_dim: int
     groups: int
     scale_shift: bool
+    eps: float
+    cross_attention: bool
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x_BTHWC: Array, embedding_FD: Array, text_BLD: Array | None, mask_BL: Array | None) -> Array:
         b, t, height, width, _ = x_BTHWC.shape
         x = rearrange(x_BTHWC, "b t h w c -> (b t) h w c")
-        resnet = ResnetBlock(self.features, self.groups, dtype=self.dtype, scale_shift=self.scale_shift, name="resnet")
-        x = resnet(x, embedding_FD)
+        x = ResnetBlock(self.features, self.groups, self.eps, self.dtype, self.scale_shift, name="resnet")(
+            x, embedding_FD
+        )
         x = rearrange(x, "(b t) h w c -> b t (h w) c", b=b)
         x = TemporalConv(self.groups, dtype=self.dtype, name="temp_conv")(x)
         if self.attention:
-            x = Transformers(self.head_dim, self.groups, self.dtype, name="transformers")(x, text_BLD, mask_BL)
+            shape = (self.head_dim, self.groups, self.cross_attention, self.dtype)
+            x = Transformers(*shape, name="transformers")(x, text_BLD, mask_BL)
         return x.reshape(b, t, height, width, self.features)
 
 
 class Transformers(nn.Module):
-    """A spatial transformer with text cross-attention, then a temporal transformer."""
+    """A spatial transformer with text cross-attention (if ``cross_attention``), then a temporal transformer."""
 
     head_dim: int
     groups: int
+    cross_attention: bool
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -65,10 +73,11 @@ class Transformers(nn.Module):
         b, c = x_BTNC.shape[0], x_BTNC.shape[-1]
         heads = c // self.head_dim
         x = rearrange(x_BTNC, "b t n c -> (b t) n c")
-        spatial = SpatialTransformer(heads, self.head_dim, self.groups, self.dtype, name="spatial")
+        shape = (heads, self.head_dim, self.groups, self.dtype)
+        spatial = SpatialTransformer(*shape, second_attention=self.cross_attention, name="spatial")
         x = spatial(x, text_BLD, mask_BL)
         x = rearrange(x, "(b t) n c -> b t n c", b=b)
-        return TemporalTransformer(heads, self.head_dim, self.groups, self.dtype, name="temporal")(x)
+        return TemporalTransformer(*shape, name="temporal")(x)
 
 
 class UNet3D(nn.Module):
@@ -76,13 +85,15 @@ class UNet3D(nn.Module):
 
     Attributes:
         in_channels, out_channels: latent channels.
-        block_channels: channels per level, finest first; each a multiple of ``head_dim`` and of ``norm_groups``.
+        block_channels: channels per level, finest first; each a multiple of ``norm_groups``.
         attention_levels: whether each level has transformers.
+        up_attention_levels: the same for the way up; None for the same levels.
         layers_per_block: layers per level going down; one more going up.
-        head_dim: width of an attention head.
+        head_dim: width of an attention head; a level has as many heads as fit into its channels.
         cross_attention_dim: width of the text embeddings. Without text the second attention is self-attention, and the
-            parameters are then of another shape.
+            parameters are then of another shape. None for a network that takes no text and has no second attention.
         norm_groups: groups of every GroupNorm.
+        norm_eps: epsilon of the GroupNorms in resnets and at the end.
         transformer_in_heads: heads of ``transformer_in``.
         action_dim: width of per-frame actions; 0 for none.
         scale_shift: time and action scale and shift the resnets' second norm instead of being added before it. The
@@ -96,35 +107,40 @@ class UNet3D(nn.Module):
     out_channels: int = 4
     block_channels: tuple[int, ...] = (320, 640, 1280, 1280)
     attention_levels: tuple[bool, ...] = (True, True, True, False)
+    up_attention_levels: tuple[bool, ...] | None = None
     layers_per_block: int = 2
     head_dim: int = 64
-    cross_attention_dim: int = 1024
+    cross_attention_dim: int | None = 1024
     norm_groups: int = 32
+    norm_eps: float = 1e-5
     transformer_in_heads: int = 8
     action_dim: int = 0
     scale_shift: bool = False
     remat: str = "none"
     dtype: jnp.dtype = jnp.float32
 
-    def _check(self, x_BTHWC: Array, text_BLD: Array | None) -> None:
+    def _check(self, text_BLD: Array | None) -> None:
         levels = len(self.block_channels)
         if self.remat not in REMAT_POLICIES:
             raise VgenError(f"unet.remat '{self.remat}' is unknown: use one of {', '.join(REMAT_POLICIES)}")
-        if len(self.attention_levels) != levels:
-            raise VgenError(f"unet.attention_levels has {len(self.attention_levels)} entries for {levels} levels")
-        for channels in self.block_channels:
-            if channels % self.head_dim or channels % self.norm_groups:
+        for name, flags in (("attention_levels", self.attention_levels), ("up_attention_levels", self._up_attention)):
+            if len(flags) != levels:
+                raise VgenError(f"unet.{name} has {len(flags)} entries for {levels} levels")
+        # The middle has transformers whatever the levels have.
+        attends = [*map(max, self.attention_levels[:-1], self._up_attention[:-1]), True]
+        for channels, attention in zip(self.block_channels, attends, strict=True):
+            if channels % self.norm_groups or (attention and channels < self.head_dim):
                 raise VgenError(
-                    f"unet.block_channels has {channels}: use multiples of head_dim {self.head_dim} and "
-                    f"norm_groups {self.norm_groups}"
+                    f"unet.block_channels has {channels}: use multiples of norm_groups {self.norm_groups}, at least "
+                    f"head_dim {self.head_dim} where there is attention"
                 )
-        factor = 2 ** (levels - 1)
-        if x_BTHWC.shape[2] % factor or x_BTHWC.shape[3] % factor:
-            raise VgenError(f"the UNet's input is {x_BTHWC.shape[2:4]} pixels: use multiples of {factor}")
-        if text_BLD is not None and text_BLD.shape[-1] != self.cross_attention_dim:
-            raise VgenError(
-                f"unet.cross_attention_dim is {self.cross_attention_dim} but the text is {text_BLD.shape[-1]} wide"
-            )
+        width = None if text_BLD is None else text_BLD.shape[-1]
+        if width not in (None, self.cross_attention_dim):
+            raise VgenError(f"unet.cross_attention_dim is {self.cross_attention_dim} but the text is {width} wide")
+
+    @property
+    def _up_attention(self) -> tuple[bool, ...]:
+        return self.attention_levels if self.up_attention_levels is None else self.up_attention_levels
 
     @nn.compact
     def __call__(
@@ -151,22 +167,19 @@ class UNet3D(nn.Module):
         Raises:
             VgenError: for sizes that do not fit the configuration, or missing or unexpected actions.
         """
-        self._check(x_BTHWC, text_BLD)
+        self._check(text_BLD)
         b, frames = x_BTHWC.shape[:2]
         embedding_FD = self._embedding(t, b, frames, action_BTA, action_valid_BT)
         context = (None if text_BLD is None else text_BLD.astype(self.dtype), text_mask_BL)
         policy = REMAT_POLICIES[self.remat]
         layer_cls = Layer if policy is None else nn.remat(Layer, policy=policy)
 
-        shared = (self.head_dim, self.norm_groups, self.scale_shift, self.dtype)
-
-        def layer(x: Array, level: int, name: str) -> Array:
-            features, attention = self.block_channels[level], self.attention_levels[level]
-            module = layer_cls(features, attention, *shared, name=name)
+        def layer(x: Array, level: int, attention: tuple[bool, ...], name: str) -> Array:
+            module = layer_cls(self.block_channels[level], attention[level], *self._layer_shape, name=name)
             return module(x, embedding_FD, *context)
 
-        def per_frame(module: nn.Module, x: Array) -> Array:
-            return rearrange(module(rearrange(x, "b t h w c -> (b t) h w c")), "(b t) h w c -> b t h w c", b=b)
+        def per_frame(module: nn.Module, x: Array, *args: Any) -> Array:
+            return rearrange(module(rearrange(x, "b t h w c -> (b t) h w c"), *args), "(b t) h w c -> b t h w c", b=b)
 
         x = per_frame(conv3x3(self.block_channels[0], self.dtype, "conv_in"), x_BTHWC.astype(self.dtype))
         x = self._transformer_in(x)
@@ -174,7 +187,7 @@ class UNet3D(nn.Module):
         last = len(self.block_channels) - 1
         for level in range(last + 1):
             for i in range(self.layers_per_block):
-                x = layer(x, level, f"down_{level}_layer_{i}")
+                x = layer(x, level, self.attention_levels, f"down_{level}_layer_{i}")
                 skips.append(x)
             if level < last:
                 x = per_frame(Downsample(dtype=self.dtype, name=f"down_{level}_sample"), x)
@@ -182,11 +195,12 @@ class UNet3D(nn.Module):
         x = self._middle(x, embedding_FD, *context)
         for level in range(last, -1, -1):
             for i in range(self.layers_per_block + 1):
-                x = layer(jnp.concatenate([x, skips.pop()], axis=-1), level, f"up_{level}_layer_{i}")
+                x = jnp.concatenate([x, skips.pop()], axis=-1)
+                x = layer(x, level, self._up_attention, f"up_{level}_layer_{i}")
             if level > 0:
-                x = per_frame(Upsample(dtype=self.dtype, name=f"up_{level}_sample"), x)
+                x = per_frame(Upsample(dtype=self.dtype, name=f"up_{level}_sample"), x, skips[-1].shape[2:4])
         x = rearrange(x, "b t h w c -> (b t) h w c")
-        x = jax.nn.silu(group_norm(self.norm_groups, 1e-5, self.dtype, "conv_norm_out")(x))
+        x = jax.nn.silu(group_norm(self.norm_groups, self.norm_eps, self.dtype, "conv_norm_out")(x))
         x = conv3x3(self.out_channels, self.dtype, "conv_out")(x)
         return rearrange(x, "(b t) h w c -> b t h w c", b=b).astype(jnp.float32)
 
@@ -211,7 +225,12 @@ class UNet3D(nn.Module):
         return module(rearrange(x_BTHWC, "b t h w c -> b t (h w) c")).reshape(shape)
 
     def _middle(self, x: Array, embedding_FD: Array, text_BLD: Array | None, mask_BL: Array | None) -> Array:
-        arguments = (self.block_channels[-1], True, self.head_dim, self.norm_groups, self.scale_shift, self.dtype)
-        x = Layer(*arguments, name="mid_layer_0")(x, embedding_FD, text_BLD, mask_BL)
-        without = (arguments[0], False, *arguments[2:])
-        return Layer(*without, name="mid_layer_1")(x, embedding_FD, text_BLD, mask_BL)
+        features = self.block_channels[-1]
+        x = Layer(features, True, *self._layer_shape, name="mid_layer_0")(x, embedding_FD, text_BLD, mask_BL)
+        return Layer(features, False, *self._layer_shape, name="mid_layer_1")(x, embedding_FD, text_BLD, mask_BL)
+
+    @property
+    def _layer_shape(self) -> tuple[Any, ...]:
+        """What the fields of every ``Layer`` have in common, after its features and attention."""
+        cross_attention = self.cross_attention_dim is not None
+        return self.head_dim, self.norm_groups, self.scale_shift, self.norm_eps, cross_attention, self.dtype

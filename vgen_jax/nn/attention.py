@@ -60,11 +60,17 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, attention to ``context`` (or to itself again), feed-forward; each pre-normed and residual."""
+    """Self-attention, attention to ``context`` (or to itself again), feed-forward; each pre-normed and residual.
+
+    Attributes:
+        heads, head_dim: of the attentions.
+        second_attention: False leaves the second attention and its norm out.
+    """
 
     heads: int
     head_dim: int
     dtype: jnp.dtype = jnp.float32
+    second_attention: bool = True
 
     @nn.compact
     def __call__(self, x_FND: Array, context_BLD: Array | None = None, mask_BL: Array | None = None) -> Array:
@@ -72,6 +78,7 @@ class TransformerBlock(nn.Module):
             return nn.LayerNorm(epsilon=LAYER_NORM_EPS, dtype=self.dtype, use_fast_variance=False, name=name)(x)
 
         x = x_FND + Attention(self.heads, self.head_dim, self.dtype, name="attn1")(norm("norm1", x_FND))
-        attn2 = Attention(self.heads, self.head_dim, self.dtype, name="attn2")
-        x = x + attn2(norm("norm2", x), context_BLD, mask_BL)
+        if self.second_attention:
+            attn2 = Attention(self.heads, self.head_dim, self.dtype, name="attn2")
+            x = x + attn2(norm("norm2", x), context_BLD, mask_BL)
         return x + FeedForward(self.dtype, name="ff")(norm("norm3", x))

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.nn.initializers import Initializer
 
 from vgen_jax.types import Array
@@ -74,11 +75,16 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles height and width: nearest neighbour, then a 3×3 convolution."""
+    """Doubles height and width, or brings them to ``size``: nearest neighbour, then a 3×3 convolution."""
 
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x_FHWC: Array) -> Array:
-        x = jnp.repeat(jnp.repeat(x_FHWC, 2, axis=1), 2, axis=2)
+    def __call__(self, x_FHWC: Array, size: tuple[int, int] | None = None) -> Array:
+        x = x_FHWC
+        for axis, target in enumerate(size or (2 * x.shape[1], 2 * x.shape[2]), start=1):
+            length = x.shape[axis]
+            # A repeat, and its gradient a sum, wherever the size doubles; the gather is for odd sizes.
+            nearest = np.arange(target) * length // target
+            x = jnp.repeat(x, 2, axis=axis) if target == 2 * length else jnp.take(x, nearest, axis=axis)
         return conv3x3(x.shape[-1], self.dtype, "conv")(x)

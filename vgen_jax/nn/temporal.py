@@ -84,16 +84,23 @@ class TemporalTransformer(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """A transformer over the pixels of each frame with text cross-attention; residual."""
+    """A transformer over the pixels of each frame with text cross-attention; residual.
+
+    Attributes:
+        heads, head_dim: of the attentions; heads·head_dim need not equal the channels.
+        second_attention: False for a network that never takes text.
+    """
 
     heads: int
     head_dim: int
     groups: int = 32
     dtype: jnp.dtype = jnp.float32
+    second_attention: bool = True
 
     @nn.compact
     def __call__(self, x_FNC: Array, text_BLD: Array | None, mask_BL: Array | None) -> Array:
         h = group_norm(self.groups, TRANSFORMER_NORM_EPS, self.dtype, "norm")(x_FNC)
         h = nn.Dense(self.heads * self.head_dim, dtype=self.dtype, name="proj_in")(h)
-        h = TransformerBlock(self.heads, self.head_dim, self.dtype, name="block")(h, text_BLD, mask_BL)
+        block = TransformerBlock(self.heads, self.head_dim, self.dtype, self.second_attention, name="block")
+        h = block(h, text_BLD, mask_BL)
         return x_FNC + nn.Dense(x_FNC.shape[-1], dtype=self.dtype, name="proj_out")(h)

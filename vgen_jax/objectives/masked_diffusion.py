@@ -3,6 +3,8 @@
 One diffusion step t per window, the past clean, the loss on the future frames only. The loss is the squared error of
 whatever the network predicts (``eps``: eq. (2) as printed; ``v``, ``x0``: the same with another target). ``eps_loss``
 is always reported beside it, in the units of eq. (2). Conditions are dropped per sample for classifier-free guidance.
+
+Eq. (3), fast learning, is the same without a clean past: every frame is noised at t, told to be at t, and counts.
 """
 
 import dataclasses
@@ -83,11 +85,14 @@ def masked_diffusion(
     schedule: Schedule,
     masking: masks.Masking,
     loss: DiffusionLoss,
+    clean_past: bool = True,
 ) -> Objective:
-    """The objective of slow learning.
+    """The objective of slow learning, or without ``clean_past`` that of fast learning.
 
     Args:
         to_latents: a pytree (``Partial``) that holds the frozen autoencoder, if there is one.
+        clean_past: False noises the past as well and counts its error. ``past_BT`` then says only which frame a network
+            with ``masking.reference`` sees beside the others: the one it sees when sampling, as noisy as the rest.
 
     Raises:
         VgenError: for an ``eps`` network on a schedule with zero terminal SNR, whose last step says nothing of x_0.
@@ -100,15 +105,16 @@ def masked_diffusion(
         x0 = jax.lax.stop_gradient(to_latents(batch.video_BTHWC))
         t_B = jax.random.randint(k_t, x0.shape[:1], 0, schedule.steps)
         eps = jax.random.normal(k_eps, x0.shape)
-        x_t = masks.noised(x0, eps, t_B, batch.past_BT, schedule)
+        clean_BT = batch.past_BT if clean_past else jnp.zeros_like(batch.past_BT)
+        x_t = masks.noised(x0, eps, t_B, clean_BT, schedule)
         if masking.augment_past:
-            x_t = masks.augmented_past(x_t, batch.past_BT, masking.augment_past, k_past)
+            x_t = masks.augmented_past(x_t, clean_BT, masking.augment_past, k_past)
         condition = embed(params, dropped(batch, loss, k_drop))
-        predicted = predict(params, masking.inputs(x_t, batch.past_BT), masking.steps(t_B, batch.past_BT), condition)
+        predicted = predict(params, masking.inputs(x_t, batch.past_BT), masking.steps(t_B, clean_BT), condition)
         alpha, sigma = schedule.alpha_sigma(t_B)
         wanted = prediction.target(predicted.kind, x0, eps, alpha, sigma)
-        value = masks.future_mean((predicted.value - wanted) ** 2, batch.past_BT)
+        value = masks.future_mean((predicted.value - wanted) ** 2, clean_BT)
         eps_error = (prediction.to_eps(predicted, x_t, alpha, sigma) - eps) ** 2
-        return value, {"eps_loss": masks.future_mean(jax.lax.stop_gradient(eps_error), batch.past_BT)}
+        return value, {"eps_loss": masks.future_mean(jax.lax.stop_gradient(eps_error), clean_BT)}
 
     return Partial(objective, to_latents)

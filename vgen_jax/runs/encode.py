@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from vgen_jax import build
 from vgen_jax.checkpoint import digest
-from vgen_jax.data.records import INFO_FILE, EpisodeSource, EpisodeWriter, decode_episode, read_info, write_text
+from vgen_jax.data.records import INFO_FILE, EpisodeSource, EpisodeWriter, read_info, write_text
 from vgen_jax.data.schema import DatasetInfo
 from vgen_jax.log import progress
 from vgen_jax.runs.folder import keep_config
@@ -51,7 +51,7 @@ def encode_data(
                 else:
                     with EpisodeWriter(target) as writer:
                         for number in range(first, first + len(shard.frames)):
-                            episode = decode_episode(source[number])
+                            episode = source.episode(number)
                             latents = to_latents(episode.frames_THWC)
                             writer.write(dataclasses.replace(episode, frames_THWC=latents))
                             bar.update(len(latents))

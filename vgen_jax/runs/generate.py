@@ -10,7 +10,7 @@ import resource
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,10 +21,11 @@ from vgen_jax.actions import ActionCodec, cycled, read_lines
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.log import progress
-from vgen_jax.memory.none import NoMemory
-from vgen_jax.rollout import ChunkAction, Generated, SampleChunk, Start, rollout, sample_future
+from vgen_jax.memory.files import save_memory
+from vgen_jax.rollout import ChunkAction, Generated, Start, rollout
 from vgen_jax.runs.folder import keep_config, write_results
-from vgen_jax.types import Array, Key, Params, Recalled, VgenError, VideoBatch
+from vgen_jax.runs.memory import MEMORY_FILE, MemoryConfig, chunk_sampler, loaded, make_memory, settings
+from vgen_jax.types import Array, VgenError
 
 SHEET_FRAMES = 48  # pictures on a contact sheet
 PEAK_EVERY = 100  # frames between two notes of the peak memory
@@ -77,19 +78,25 @@ class GenerateConfig:
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
-    """Generates; writes ``samples/*.mp4``, ``*.gif``, ``*.png``, ``captions.jsonl`` and ``results.json``."""
+    """Generates; writes ``samples/*.mp4``, ``*.gif``, ``*.png``, ``captions.jsonl``, ``results.json``, the memory."""
     keep_config(config, workdir)
     generate = build.section(GenerateConfig, config.generate, "generate")
     start_config = build.section(StartConfig, config.start, "start")
+    memory_config = build.section(MemoryConfig, config.memory.to_dict(), "memory")
     model = build.load_slow_model(Path(config.model_dir))
     sampler = build.section(Sampler, config.sampler, "sampler")
     codec = ActionCodec(model.data, model.config.actions, token_length(model), generate.future)
     start, first = starting_point(model, start_config, generate)
-    sample_chunk, compilations = chunk_sampler(model, sampler, generate.guidance, generate.future)
-    chunks = rollout(
-        sample_chunk, NoMemory(), start, action_stream(codec, generate), generate.future, jax.random.key(generate.seed)
+    sample_chunk, compilations = chunk_sampler(
+        model, sampler, generate.guidance, generate.future, memory_config.sampling
     )
+    memory, rng = make_memory(memory_config, model, generate.past, generate.future), jax.random.key(generate.seed)
+    m = loaded(memory_config, memory.memory, start, rng, Path(config.model_dir))
+    actions, view = action_stream(codec, generate), chunk_decoder(model, generate.decode_frames)
+    chunks = rollout(sample_chunk, memory.memory, start, actions, generate.future, rng, m, view)
     written = write_videos(model, chunks, first, generate, workdir / "samples")
+    if jax.tree.leaves(written.memory):
+        save_memory(workdir / MEMORY_FILE, written.memory, settings(memory_config, Path(config.model_dir)))
     results = {
         "frames": written.frames,
         "videos": len(start.id_B),
@@ -97,6 +104,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         "seconds_per_frame": written.seconds / max(1, written.frames * len(start.id_B)),
         **{f"peak_memory_mib_frame_{frame}": mib for frame, mib in written.peak_mib.items()},
         "compilations": compilations(),
+        "memory": memory_config.kind,
+        "memory_compilations": memory.compilations(),
         "sampler": f"{sampler.kind} {sampler.steps} steps",
         "device": jax.devices()[0].device_kind,
     }
@@ -122,24 +131,15 @@ def action_stream(codec: ActionCodec, generate: GenerateConfig) -> Iterator[Chun
     return (chunk for number, chunk in zip(range(limit), chunks, strict=False)) if limit else chunks
 
 
-def chunk_sampler(
-    model: build.SlowModel, sampler: Sampler, guidance: float, frames: int
-) -> tuple[SampleChunk, Callable[[], int]]:
-    """The jitted sampler of one chunk, with a function that tells how often it was compiled."""
+def chunk_decoder(model: build.SlowModel, frames: int) -> Callable[[Array], list[Array]]:
+    """Latents of a chunk as uint8 frames in slices of ``frames``; dispatched, not waited for."""
+    decode = jax.jit(lambda decode, latents: decode(latents))
 
-    @jax.jit
-    def sample(params: Params, past: Array, window: VideoBatch, key_B: Key) -> Array:
-        predictor = build.guided(model, params, window, guidance)
-        condition = model.denoiser.embed(params, window)
-        config = model.config
-        return sample_future(predictor, condition, past, frames, config.schedule, sampler, config.masking, key_B)
+    def view(latents_BTHWC: Array) -> list[Array]:
+        starts = range(0, latents_BTHWC.shape[1], frames)
+        return [decode(model.autoencoder.decode, latents_BTHWC[:, at : at + frames]) for at in starts]
 
-    params = jax.device_put(model.params)
-
-    def sample_chunk(recalled: Recalled, window: VideoBatch, key_B: Key) -> Array:
-        return sample(params, recalled.past_BTHWC, window, key_B)
-
-    return sample_chunk, sample._cache_size  # type: ignore[attr-defined]
+    return view
 
 
 def starting_point(model: build.SlowModel, config: StartConfig, generate: GenerateConfig) -> tuple[Start, np.ndarray]:
@@ -165,18 +165,18 @@ def recorded_past(
     """f_p recorded frames, uint8 (f_p, H, W, 3), and the actions that led to them, (f_p, A); row 0 is never read."""
     if not 0 <= episode < len(source):
         raise VgenError(f"start.episodes has {episode} but {source.folder} has {len(source)} of split {source.split}")
-    record = source.record(episode)
     first = config.frame if config.still else config.frame - f_p + 1
-    if first < 0 or config.frame >= record.frames:
-        raise VgenError(f"start.frame {config.frame} leaves no {f_p} past frames among {record.frames}: change it")
+    if first < 0 or config.frame >= source.frames[episode]:
+        frames = source.frames[episode]
+        raise VgenError(f"start.frame {config.frame} leaves no {f_p} past frames among {frames}: change it")
     action_TA = np.zeros((f_p, model.config.action_dim), np.float32)
     if config.still:  # an image that does not move: zero is the action of standing still
-        return np.repeat(record.window(config.frame, config.frame + 1), f_p, axis=0), action_TA
+        return np.repeat(source.window(episode, config.frame, config.frame + 1), f_p, axis=0), action_TA
     space = model.config.actions
     if space != "none" and f_p > 1:
-        raw = record.tensors[f"actions.{space}"][first : config.frame]
+        raw = source.head(episode).tensors[f"actions.{space}"][first : config.frame]
         action_TA[1:] = model.data.action_spaces[space].to_model(raw)
-    return record.window(first, config.frame + 1), action_TA
+    return source.window(episode, first, config.frame + 1), action_TA
 
 
 def read_image(model: build.SlowModel, path: str) -> np.ndarray:
@@ -185,11 +185,19 @@ def read_image(model: build.SlowModel, path: str) -> np.ndarray:
 
 
 class Written(NamedTuple):
-    """What was written: new frames per video, how long it took, and the peak memory by a few frame numbers."""
+    """What was written.
+
+    Attributes:
+        frames: new ones, per video.
+        seconds: that it took.
+        peak_mib: peak memory by a few frame numbers.
+        memory: the memory's state in the end.
+    """
 
     frames: int
     seconds: float
     peak_mib: dict[int, float]
+    memory: Any
 
 
 def peak_mib() -> float:
@@ -235,28 +243,26 @@ class VideoFiles:
 def write_videos(
     model: build.SlowModel, chunks: Iterable[Generated], first_BHWC: np.ndarray, generate: GenerateConfig, folder: Path
 ) -> Written:
-    """Decodes in slices and writes as chunks come; what is there when something fails stays readable."""
-    decode = jax.jit(lambda decode, latents: decode(latents))
+    """Writes decoded chunks (``chunk_decoder``) as they come; what is there when something fails stays readable."""
     folder.mkdir(parents=True, exist_ok=True)
     fps = model.data.fps
     videos = [VideoFiles(folder / f"video_{b}", first, fps, generate.gif) for b, first in enumerate(first_BHWC)]
     total = generate.frames // generate.future or None
-    count, peaks, begun = 0, {}, time.perf_counter()
+    count, peaks, m, begun = 0, {}, None, time.perf_counter()
     try:
         with (folder / "captions.jsonl").open("w") as captions:
             for chunk in progress(chunks, total=total, desc="generate", unit="chunk"):
                 captions.write(json.dumps({"frame": count + 1, "text": chunk.action.text}) + "\n")
-                for start in range(0, generate.future, generate.decode_frames):
-                    part = chunk.latents_BTHWC[:, start : start + generate.decode_frames]
-                    frames_BTHWC = np.asarray(decode(model.autoencoder.decode, part))
+                for part in chunk.view:
+                    frames_BTHWC = np.asarray(part)
                     for video, frames_THWC in zip(videos, frames_BTHWC, strict=True):
                         video.add(frames_THWC, chunk.action.text)
                 for video, frames_THWC in zip(videos, frames_BTHWC, strict=True):
                     video.keep(frames_THWC[-1], chunk.action.text)
-                count += generate.future
+                count, m = count + generate.future, chunk.memory
                 if count % PEAK_EVERY < generate.future:
                     peaks[count] = round(peak_mib(), 1)
     finally:
         for video in videos:
             video.close()
-    return Written(count, time.perf_counter() - begun, peaks)
+    return Written(count, time.perf_counter() - begun, peaks, m)

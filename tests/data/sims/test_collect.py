@@ -8,6 +8,7 @@ import pytest
 
 from vgen_jax.data.check import check_data
 from vgen_jax.data.records import INFO_FILE, read_info
+from vgen_jax.data.schema import SCHEMA_VERSION
 from vgen_jax.data.sims.collect import CollectConfig, collect
 from vgen_jax.types import VgenError
 
@@ -66,6 +67,13 @@ def test_a_workers_fault_is_one_line(tmp_path: Path) -> None:
 def test_wrong_settings_are_refused(changes: dict, fault: str) -> None:
     with pytest.raises(VgenError, match=fault):
         dataclasses.replace(CONFIG, **changes)
+
+
+def test_a_collection_of_another_version_is_not_continued(tmp_path: Path) -> None:
+    settings = dataclasses.asdict(CONFIG) | {"size": [32, 32], "schema_version": SCHEMA_VERSION - 1}
+    (tmp_path / "train.collect.json").write_text(json.dumps(settings))
+    with pytest.raises(VgenError, match=f"schema_version is {SCHEMA_VERSION - 1} there and {SCHEMA_VERSION} now"):
+        collect(tmp_path, CONFIG)
 
 
 def test_the_amount() -> None:

@@ -25,7 +25,7 @@ from vgen_jax.data.records import (
     shard_name,
     write_text,
 )
-from vgen_jax.data.schema import ActionSpace, DatasetInfo, Episode, ShardInfo, TextSpan
+from vgen_jax.data.schema import SCHEMA_VERSION, ActionSpace, DatasetInfo, Episode, ShardInfo, TextSpan
 from vgen_jax.data.sims.base import Simulator
 from vgen_jax.data.sims.explorer import Explorer, Sight
 from vgen_jax.data.sims.vizdoom import VizDoomSimulator
@@ -202,6 +202,7 @@ def _check_same(folder: Path, config: CollectConfig) -> None:
     """Refuses to continue a collection that was begun with other settings."""
     path = folder / f"{config.split}.collect.json"
     wanted = {key: value for key, value in dataclasses.asdict(config).items() if key != "workers"}
+    wanted["schema_version"] = SCHEMA_VERSION  # the shards of another version could not be read with the new ones
     wanted = json.loads(json.dumps(wanted))
     if path.is_file():
         found = json.loads(path.read_text())

@@ -1,0 +1,206 @@
+"""ModelScopeT2V: diffusers' ``UNet3DConditionModel`` to and from ``models.unet_latent``.
+
+``attention_head_dim`` of the original is the width of a head and called ``head_dim`` here. Within the original it
+travels under the name of a number of heads, and its blocks hand it on in the place of the head's width, which undoes
+the mistake: a level of C channels has C // head_dim heads.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vgen_jax.convert import files
+from vgen_jax.convert.kl_vae import RESNET
+from vgen_jax.convert.rules import CONV, LINEAR, NORM, TEMPORAL_CONV, Rule, nest, to_original, to_ours
+from vgen_jax.models.unet_latent import UNet3D
+from vgen_jax.types import Params, VgenError
+
+PART = "unet"  # its folder in a pipeline
+CLASS = "UNet3DConditionModel"
+# (without transformers, with them)
+DOWN_BLOCKS = ("DownBlock3D", "CrossAttnDownBlock3D")
+UP_BLOCKS = ("UpBlock3D", "CrossAttnUpBlock3D")
+TRANSFORMER_IN_HEADS = 8  # fixed in the original
+DEFAULTS: dict[str, Any] = {
+    "sample_size": None,
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": [DOWN_BLOCKS[1]] * 3 + [DOWN_BLOCKS[0]],
+    "up_block_types": [UP_BLOCKS[0]] + [UP_BLOCKS[1]] * 3,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "layers_per_block": 2,
+    "downsample_padding": 1,
+    "mid_block_scale_factor": 1,
+    "act_fn": "silu",
+    "norm_num_groups": 32,
+    "norm_eps": 1e-5,
+    "cross_attention_dim": 1024,
+    "attention_head_dim": 64,
+    "num_attention_heads": None,
+    "time_cond_proj_dim": None,
+}
+ONLY: dict[str, tuple[Any, ...]] = {
+    "downsample_padding": (1,),
+    "mid_block_scale_factor": (1,),
+    "act_fn": ("silu", "swish"),  # two names of one function
+    "num_attention_heads": (None,),
+    "time_cond_proj_dim": (None,),
+}
+
+TRANSFORMER = (
+    Rule("norm", "norm", NORM),
+    Rule("proj_in", "proj_in", LINEAR),
+    Rule("proj_out", "proj_out", LINEAR),
+    Rule("transformer_blocks.0.norm{n}", "block/norm{n}", NORM),
+    Rule("transformer_blocks.0.attn{n}.to_q", "block/attn{n}/to_q", LINEAR),
+    Rule("transformer_blocks.0.attn{n}.to_k", "block/attn{n}/to_k", LINEAR),
+    Rule("transformer_blocks.0.attn{n}.to_v", "block/attn{n}/to_v", LINEAR),
+    Rule("transformer_blocks.0.attn{n}.to_out.0", "block/attn{n}/to_out", LINEAR),
+    Rule("transformer_blocks.0.ff.net.0.proj", "block/ff/proj_in", LINEAR),
+    Rule("transformer_blocks.0.ff.net.2", "block/ff/proj_out", LINEAR),
+)
+# The original counts norm, SiLU, (dropout,) convolution within each of the four.
+TEMPORAL = tuple(
+    rule
+    for n, conv in ((1, 2), (2, 3), (3, 3), (4, 3))
+    for rule in (Rule(f"conv{n}.0", f"norm{n}", NORM), Rule(f"conv{n}.{conv}", f"conv{n}", TEMPORAL_CONV))
+)
+
+
+def _layer(block: str, ours: str) -> list[Rule]:
+    """The rules of layer {i} of a block; ``ours`` is its path here."""
+    return [
+        *nest(f"{block}.resnets.{{i}}", f"{ours}/resnet", RESNET),
+        *nest(f"{block}.temp_convs.{{i}}", f"{ours}/temp_conv", TEMPORAL),
+        *nest(f"{block}.attentions.{{i}}", f"{ours}/transformers/spatial", TRANSFORMER),
+        *nest(f"{block}.temp_attentions.{{i}}", f"{ours}/transformers/temporal", TRANSFORMER),
+    ]
+
+
+def unet_rules(levels: int) -> list[Rule]:
+    """The rules of a UNet with that many levels; the original counts its way up from the coarsest."""
+    rules = [
+        Rule("conv_in", "conv_in", CONV),
+        Rule("time_embedding.linear_{n}", "time_embedding/linear_{n}", LINEAR),
+        *nest("transformer_in", "transformer_in", TRANSFORMER),
+        *_layer("down_blocks.{level}", "down_{level}_layer_{i}"),
+        Rule("down_blocks.{level}.downsamplers.0.conv", "down_{level}_sample/conv", CONV),
+        *_layer("mid_block", "mid_layer_{i}"),
+        Rule("conv_norm_out", "conv_norm_out", NORM),
+        Rule("conv_out", "conv_out", CONV),
+    ]
+    for level in range(levels):
+        block = f"up_blocks.{levels - 1 - level}"
+        rules += _layer(block, f"up_{level}_layer_{{i}}")
+        rules.append(Rule(f"{block}.upsamplers.0.conv", f"up_{level}_sample/conv", CONV))
+    return rules
+
+
+def load_unet(folder: str | Path, *, dtype: Any = np.float32) -> tuple[dict[str, Any], Params]:
+    """A UNet from diffusers: ``UNet3D(**config).apply({"params": params}, x_BTHWC, t_B, text_BLD)``.
+
+    Args:
+        folder: the UNet's, its pipeline's, or a model of the Hugging Face hub (``files.locate``).
+        dtype: of the parameters, NumPy arrays in host memory.
+
+    Raises:
+        VgenError: if a file is missing or damaged, or does not fit the network.
+    """
+    path = files.locate(folder, PART)
+    config = _from_original(files.read_config(path, CLASS, DEFAULTS, ONLY), path)
+    rules = unet_rules(len(config["block_channels"]))
+    return config, to_ours(files.read_weights(path), rules, _expected(UNet3D(**config)), path, dtype=dtype)
+
+
+def save_unet(config: Mapping[str, Any], params: Params, folder: str | Path, *, sample_size: int = 32) -> None:
+    """Writes a UNet for ``diffusers.UNet3DConditionModel.from_pretrained(folder)``.
+
+    Args:
+        config: fields of ``UNet3D``.
+        sample_size: side of the latents that it is meant for; diffusers' pipelines take it as their default.
+
+    Raises:
+        VgenError: for a network that the original has no place for, parameters that are not the configuration's, or a
+            folder that cannot be written.
+    """
+    module = UNet3D(**config)
+    levels = len(module.block_channels)
+    files.write_folder(
+        folder,
+        {**_to_original(module), "sample_size": sample_size},
+        to_original(params, unet_rules(levels), _expected(module)),
+        "diffusion_pytorch_model",
+    )
+
+
+def _from_original(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Fields of ``UNet3D`` from the original's configuration."""
+    for key in ("attention_head_dim", "norm_num_groups"):
+        if not isinstance(raw[key], int):
+            raise VgenError(
+                f"{path / files.CONFIG} has {key} {raw[key]!r}: only one number for all levels can be converted"
+            )
+    levels = len(raw["block_out_channels"])
+    attention = {}
+    for key, kinds in (("down_block_types", DOWN_BLOCKS), ("up_block_types", UP_BLOCKS)):
+        if len(raw[key]) != levels or not set(raw[key]) <= set(kinds):
+            raise VgenError(
+                f"{path / files.CONFIG} has {key} {raw[key]}: only {levels} of {' and '.join(kinds)} can be converted"
+            )
+        attention[key] = tuple(kind == kinds[1] for kind in raw[key])
+    down, up = attention["down_block_types"], attention["up_block_types"][::-1]
+    return {
+        "in_channels": raw["in_channels"],
+        "out_channels": raw["out_channels"],
+        "block_channels": tuple(raw["block_out_channels"]),
+        "attention_levels": down,
+        "up_attention_levels": None if up == down else up,
+        "layers_per_block": raw["layers_per_block"],
+        "head_dim": raw["attention_head_dim"],
+        "cross_attention_dim": raw["cross_attention_dim"],
+        "norm_groups": raw["norm_num_groups"],
+        "norm_eps": raw["norm_eps"],
+        "transformer_in_heads": TRANSFORMER_IN_HEADS,
+    }
+
+
+def _to_original(module: UNet3D) -> dict[str, Any]:
+    """The original's configuration of a network.
+
+    Raises:
+        VgenError: if it has none.
+    """
+    for field, only in (("action_dim", 0), ("scale_shift", False), ("transformer_in_heads", TRANSFORMER_IN_HEADS)):
+        if getattr(module, field) != only:
+            raise VgenError(
+                f"a UNet with {field} {getattr(module, field)} cannot be saved for diffusers, which has only {only}"
+            )
+    down = module.attention_levels
+    up = down if module.up_attention_levels is None else module.up_attention_levels
+    return {
+        **DEFAULTS,
+        "_class_name": CLASS,
+        "in_channels": module.in_channels,
+        "out_channels": module.out_channels,
+        "down_block_types": [DOWN_BLOCKS[attends] for attends in down],
+        "up_block_types": [UP_BLOCKS[attends] for attends in up[::-1]],
+        "block_out_channels": list(module.block_channels),
+        "layers_per_block": module.layers_per_block,
+        "norm_num_groups": module.norm_groups,
+        "norm_eps": module.norm_eps,
+        "cross_attention_dim": module.cross_attention_dim,
+        "attention_head_dim": module.head_dim,
+    }
+
+
+def _expected(module: UNet3D) -> Any:
+    side = 2 ** (len(module.block_channels) - 1)
+    x = jax.ShapeDtypeStruct((1, 2, side, side, module.in_channels), np.float32)
+    t = jax.ShapeDtypeStruct((1,), np.int32)
+    text = None
+    if module.cross_attention_dim is not None:
+        text = jax.ShapeDtypeStruct((1, 1, module.cross_attention_dim), np.float32)
+    return jax.eval_shape(module.init, jax.random.key(0), x, t, text)["params"]

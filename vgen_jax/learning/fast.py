@@ -1,0 +1,155 @@
+"""Fast learning: a chunk is written into an adapter's weights, SlowFast-VGen eq. (3) and algorithm 1 (a).
+
+    z' = z^{i-1} ⊕ z^i,  z'_t = alpha_t z' + sigma_t eps, Theta <- Adam(Theta, grad ||eps - eps_{Phi+Theta}(z'_t, t)||²)
+
+The frames that the chunk was given and those that it gave, one behind the other, are noised as a whole at one t; every
+frame counts, none is clean, and neither text nor actions are told. That is the loss of slow learning without a clean
+past (``objectives.masked_diffusion``), and where the paper is silent it decides as that one does: the error is of
+whatever the network predicts; t is uniform; with ``masking.past_t = "zero"`` every frame is told to be at t, since none
+is clean; with ``masking.reference`` the network sees beside the others the frame that it sees when sampling, the last
+of z^{i-1}, as noisy as the rest. "No text" is the empty text of classifier-free guidance, "no actions" its null action.
+
+Only the adapter and its optimiser are state. The network's weights are an argument of the one compiled call, which does
+all steps of a chunk in a scan; each video of a batch has an adapter, an optimiser and random numbers of its own.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.tree_util import Partial
+
+from vgen_jax.diffusion.masking import Masking
+from vgen_jax.diffusion.schedules import Schedule
+from vgen_jax.nn.lora import Lora, LoraConfig, init_lora, with_lora
+from vgen_jax.objectives.masked_diffusion import DiffusionLoss, Embed, Predict, masked_diffusion
+from vgen_jax.types import Array, Key, Params, VgenError, VideoBatch
+
+
+@dataclasses.dataclass(frozen=True)
+class FastConfig:
+    """How a chunk is learnt. The defaults are the paper's, and the plainest choice where it is silent.
+
+    Attributes:
+        lora: the adapter.
+        steps: updates per chunk.
+        learning_rate: of Adam.
+        persist_optimizer: Adam's moments last from chunk to chunk; else each chunk begins with fresh ones.
+        text: ``empty`` (the paper) or ``keep`` the chunk's.
+        actions: ``null`` (the paper) or ``keep`` the chunk's.
+        past: ``noised`` (the paper), or ``clean``: then only the new frames are noised and count, as in slow learning.
+            With text and actions kept that is the original Temp-LoRA, from input to output.
+        clips: what a step learns: the ``last`` window (the paper) or one from the ``whole`` video so far, drawn anew at
+            each step ("without local learning rule").
+    """
+
+    lora: LoraConfig = LoraConfig()
+    steps: int = 1
+    learning_rate: float = 1e-4
+    persist_optimizer: bool = True
+    text: Literal["empty", "keep"] = "empty"
+    actions: Literal["null", "keep"] = "null"
+    past: Literal["noised", "clean"] = "noised"
+    clips: Literal["last", "whole"] = "last"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise VgenError(f"fast.steps is {self.steps}: use 1 or more")
+        if self.learning_rate <= 0:
+            raise VgenError(f"fast.learning_rate is {self.learning_rate}: use a positive number")
+        choices = {
+            "text": ("empty", "keep"), "actions": ("null", "keep"), "past": ("noised", "clean"),
+            "clips": ("last", "whole"),
+        }  # fmt: skip
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise VgenError(f"fast.{name} is '{getattr(self, name)}': use {' or '.join(known)}")
+        if self.text == "keep" and self.clips == "whole":
+            raise VgenError("fast.text 'keep' does not go with fast.clips 'whole', which reach over many texts")
+
+
+@flax.struct.dataclass
+class FastState:
+    """What fast learning has learnt: one of everything per video, on a leading axis.
+
+    Attributes:
+        lora: the adapters.
+        opt_state: Adam's moments; ``None`` where they do not persist.
+    """
+
+    lora: Lora
+    opt_state: Any
+
+
+# (state, frozen parameters, windows with leading axes (clips, B), one key per video) -> (state, losses (B, steps))
+FastUpdate = Callable[[FastState, Params, VideoBatch, Key], tuple[FastState, Array]]
+
+
+def init_fast(config: FastConfig, params: Params, key_B: Key) -> FastState:
+    """Fresh adapters, one per key, and fresh moments.
+
+    Args:
+        params: the network's, or their shapes; the adapter's paths start there.
+    """
+    lora = jax.vmap(lambda key: init_lora(params, config.lora, key))(key_B)
+    return FastState(lora, jax.vmap(optimizer(config).init)(lora) if config.persist_optimizer else None)
+
+
+def optimizer(config: FastConfig) -> optax.GradientTransformation:
+    """Adam at a constant rate."""
+    return optax.adam(config.learning_rate)
+
+
+def fast_update(
+    config: FastConfig, embed: Embed, predict: Predict, kind: str, schedule: Schedule, masking: Masking
+) -> FastUpdate:
+    """All steps of a chunk as one pure function, to be jitted with a donated state.
+
+    Its windows have axes (clips, B, …) with as many clips as steps, one each, or a single one for all of them. Text
+    tokens and actions may be absent where the network has none.
+
+    Args:
+        embed, predict: the frozen network as functions of its parameters; the adapter's paths are those of the module
+            that ``predict`` applies.
+        kind: what the network predicts.
+    """
+    adam = optimizer(config)
+    dropped = DiffusionLoss(kind, float(config.text == "empty"), float(config.actions == "null"))
+    learnt = dataclasses.replace(masking, augment_past=0.0)
+
+    def loss(lora: Lora, params: Params, batch: VideoBatch, rng: Key) -> Array:
+        objective = masked_diffusion(
+            lambda _, batch: embed(params, batch),
+            lambda trained, *inputs: with_lora(predict, trained["lora"])(params, *inputs),
+            Partial(jnp.asarray),
+            schedule,
+            learnt,
+            dropped,
+            clean_past=config.past == "clean",
+        )
+        return objective({"lora": lora}, batch, rng)[0]
+
+    def of_one(state: FastState, params: Params, windows: VideoBatch, key: Key) -> tuple[FastState, Array]:
+        """``windows`` has axes (steps, …) here."""
+
+        def step(carry: tuple[Lora, Any], xs: tuple[Array, VideoBatch]) -> tuple[tuple[Lora, Any], Array]:
+            lora, moments = carry
+            number, window = xs
+            batch = jax.tree.map(lambda x: x[None], window)
+            value, grads = jax.value_and_grad(loss)(lora, params, batch, jax.random.fold_in(key, number))
+            updates, moments = adam.update(grads, moments)
+            return (optax.apply_updates(lora, updates), moments), value
+
+        moments = state.opt_state if config.persist_optimizer else adam.init(state.lora)
+        (lora, moments), losses = jax.lax.scan(step, (state.lora, moments), (jnp.arange(config.steps), windows))
+        return FastState(lora, moments if config.persist_optimizer else None), losses
+
+    def update(state: FastState, params: Params, windows: VideoBatch, key_B: Key) -> tuple[FastState, Array]:
+        each = jax.tree.map(lambda x: jnp.broadcast_to(x, (config.steps, *x.shape[1:])), windows)
+        return jax.vmap(of_one, (0, None, 1, 0))(state, params, each, key_B)
+
+    return update
