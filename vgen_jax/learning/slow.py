@@ -202,7 +202,7 @@ def started(state: TrainState, start: Callable[[Params], Params], shardings: Tra
     params = start(sh.gathered(state.params, mesh))
     twice = lambda p: (jax.tree.map(jnp.copy, p), jax.tree.map(jnp.copy, p))  # noqa: E731
     placed, ema = jax.jit(twice, out_shardings=(shardings.params, shardings.ema))(params)
-    return state.replace(params=placed, ema=ema)
+    return dataclasses.replace(state, params=placed, ema=ema)
 
 
 def train(
