@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from tests import tiny
+from tests.convert.originals import write_tokenizer
 from vgen_jax.convert.clip import load_text, load_tokenizer, save_text
 from vgen_jax.models.text import ClipTextEncoder
 from vgen_jax.types import VgenError
@@ -126,18 +127,6 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], named: str, tmp_p
     with pytest.raises(VgenError, match=named) as caught:
         load_text(tmp_path)
     assert "\n" not in str(caught.value)
-
-
-def write_tokenizer(folder: Path, length: int) -> None:
-    """A vocabulary of letters in which 'go' is one word."""
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    words = ["<|startoftext|>", "<|endoftext|>", "!", *letters, *(f"{c}</w>" for c in letters), "go</w>"]
-    folder.mkdir()
-    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\ng o</w>\n")
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": length, "pad_token": "!"})
-    )
 
 
 def test_texts_are_padded_and_cut_by_the_tokenizer_of_the_folder(tmp_path: Path) -> None:

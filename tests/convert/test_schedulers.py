@@ -13,8 +13,17 @@ import torch
 from diffusers.schedulers import scheduling_ddpm
 
 from tests import tiny
-from vgen_jax.convert.schedulers import CLASSES, Scheduler, from_config, load_scheduler
+from vgen_jax.convert.schedulers import (
+    CLASSES,
+    DiffusersSampler,
+    Scheduler,
+    from_config,
+    load_scheduler,
+    save_scheduler,
+    to_config,
+)
 from vgen_jax.diffusion.samplers import SamplerKind, normal_like, sample
+from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.types import Array, Condition, Prediction, VgenError
 
 SHAPE = (2, 3, 4, 4, 2)
@@ -178,6 +187,34 @@ def test_what_diffusers_saved_is_read(kind: SamplerKind, tmp_path: Path) -> None
     found = load_scheduler(tmp_path, steps=25)
     assert found.sampler.kind == kind and found.kind == "eps" and found.schedule.kind == "linear"
     assert found == load_scheduler(tmp_path / "scheduler", steps=25)
+
+
+@pytest.mark.parametrize("kind", list(ORIGINALS))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+        {"set_alpha_to_one": True, "clip_sample_range": 0.5, "euler_at_final": True, "steps_offset": 0},
+        {"final_sigmas_type": "sigma_min"},
+        {"final_sigmas_type": "sigma_min", "euler_at_final": True},
+        {"final_sigmas_type": "sigma_min", "lower_order_final": False},
+        COSINE,
+    ],
+)
+def test_what_is_saved_is_the_same_scheduler(changes: dict[str, Any], kind: SamplerKind, tmp_path: Path) -> None:
+    found = from_config({**MODELSCOPE, "clip_sample": kind == "ddpm", **changes}, steps=20, kind=kind)
+    save_scheduler(found, tmp_path / "scheduler")
+    assert load_scheduler(tmp_path, steps=20) == found
+    original = ORIGINALS[kind].from_pretrained(tmp_path / "scheduler")
+    assert from_config({**original.config}, steps=20) == found
+
+
+def test_what_diffusers_cannot_express_is_not_saved() -> None:
+    with pytest.raises(VgenError, match="kind 'sigmoid' cannot be saved"):
+        to_config(Scheduler(Schedule("sigmoid", 100, -3.0, 3.0), DiffusersSampler("ddim", 5), "x0"))
+    with pytest.raises(VgenError, match="clip_x0 1.0 of ddim"):
+        to_config(Scheduler(Schedule(), DiffusersSampler("ddim", 5, clip_x0=1.0), "x0"))
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """CLIP's text tower and its tokenizer: transformers' ``CLIPTextModel`` to and from ``models.text.ClipTextEncoder``."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,13 @@ from vgen_jax.models.text import ACTIVATIONS, ClipTextEncoder
 from vgen_jax.types import Params, VgenError
 
 PART, TOKENIZER_PART = "text_encoder", "tokenizer"  # their folders in a pipeline
+TOKENIZER_FILES = (
+    "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json",
+)  # fmt: skip
 CLASS, MODEL_TYPE = "CLIPTextModel", "clip_text_model"
+
+Tokenizer = Callable[[Sequence[str]], np.ndarray]  # texts -> int32 tokens (B, L)
 
 # transformers' name -> (field of ClipTextEncoder, the value where a config.json is silent)
 FIELDS: dict[str, tuple[str, Any]] = {
@@ -79,7 +86,7 @@ def save_text(config: Mapping[str, Any], params: Params, folder: str | Path) -> 
     files.write_folder(folder, raw, to_original(params, TEXT_RULES, _expected(module)), "model")
 
 
-def load_tokenizer(folder: str | Path) -> Callable[[Sequence[str]], np.ndarray]:
+def load_tokenizer(folder: str | Path) -> Tokenizer:
     """The tokenizer that belongs to a text tower, a function: texts -> int32 tokens (B, L).
 
     Texts are cut or padded to the tokenizer's length (77), as the pipelines do.
@@ -94,10 +101,7 @@ def load_tokenizer(folder: str | Path) -> Callable[[Sequence[str]], np.ndarray]:
         from transformers import CLIPTokenizer
     except ImportError as error:
         raise VgenError(f"CLIP's tokenizer needs the package transformers: {files.INSTALL}") from error
-    path = files.locate(folder, TOKENIZER_PART)
-    # transformers would make a tokenizer of no words from a folder without files.
-    if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-        raise VgenError(f"{path} holds no tokenizer (tokenizer.json, or vocab.json and merges.txt): put it there")
+    path = tokenizer_folder(folder)
     try:
         tokenizer = CLIPTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as error:  # transformers and its tokenizers raise what they please over a damaged file
@@ -109,6 +113,35 @@ def load_tokenizer(folder: str | Path) -> Callable[[Sequence[str]], np.ndarray]:
         )
 
     return tokenize
+
+
+def tokenizer_folder(folder: str | Path) -> Path:
+    """Where the files of a pipeline's tokenizer lie.
+
+    Raises:
+        VgenError: if there are none.
+    """
+    path = files.locate(folder, TOKENIZER_PART)
+    # transformers would make a tokenizer of no words from a folder without files.
+    if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise VgenError(f"{path} holds no tokenizer (tokenizer.json, or vocab.json and merges.txt): put it there")
+    return path
+
+
+def copy_tokenizer(folder: str | Path, target: str | Path) -> None:
+    """Copies the files of a tokenizer, which are the same on both sides.
+
+    Raises:
+        VgenError: if there are none, or they cannot be written.
+    """
+    path, target = tokenizer_folder(folder), Path(target)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for name in TOKENIZER_FILES:
+            if (path / name).is_file():
+                shutil.copyfile(path / name, target / name)
+    except OSError as error:
+        raise VgenError(f"could not copy {path} to {target} ({error.strerror}): mend that and convert again") from error
 
 
 def _from_original(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:

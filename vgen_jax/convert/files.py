@@ -262,6 +262,19 @@ def write_folder(folder: str | Path, config: Mapping[str, Any], tensors: Mapping
         raise VgenError(f"could not write {path} ({_first_line(error)}): mend that and convert again") from error
 
 
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes a JSON object.
+
+    Raises:
+        VgenError: if it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(dict(values), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise VgenError(f"could not write {path} ({_first_line(error)}): mend that and convert again") from error
+
+
 def _write_safetensors(path: Path, tensors: Mapping[str, Stored]) -> None:
     """Byte for byte what the safetensors package writes, which would want all tensors in memory at once."""
     tensors = dict(sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])))

@@ -1,4 +1,4 @@
-"""ModelScopeT2V: diffusers' ``UNet3DConditionModel`` to and from ``models.unet_latent``.
+"""ModelScopeT2V: diffusers' ``UNet3DConditionModel`` to and from ``models.unet_latent``, and the whole pipeline.
 
 ``attention_head_dim`` of the original is the width of a head and called ``head_dim`` here. Within the original it
 travels under the name of a number of heads, and its blocks hand it on in the place of the head's width, which undoes
@@ -7,12 +7,12 @@ the mistake: a level of C channels has C // head_dim heads.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from vgen_jax.convert import files
+from vgen_jax.convert import clip, files, kl_vae, schedulers
 from vgen_jax.convert.kl_vae import RESNET
 from vgen_jax.convert.rules import CONV, LINEAR, NORM, TEMPORAL_CONV, Rule, nest, to_original, to_ours
 from vgen_jax.models.unet_latent import UNet3D
@@ -20,6 +20,8 @@ from vgen_jax.types import Params, VgenError
 
 PART = "unet"  # its folder in a pipeline
 CLASS = "UNet3DConditionModel"
+PIPELINE_CLASS, INDEX_FILE = "TextToVideoSDPipeline", "model_index.json"
+SAMPLE_SIZE = 32  # side of the latents where the original does not say
 # (without transformers, with them)
 DOWN_BLOCKS = ("DownBlock3D", "CrossAttnDownBlock3D")
 UP_BLOCKS = ("UpBlock3D", "CrossAttnUpBlock3D")
@@ -115,7 +117,7 @@ def load_unet(folder: str | Path, *, dtype: Any = np.float32) -> tuple[dict[str,
     return config, to_ours(files.read_weights(path), rules, _expected(UNet3D(**config)), path, dtype=dtype)
 
 
-def save_unet(config: Mapping[str, Any], params: Params, folder: str | Path, *, sample_size: int = 32) -> None:
+def save_unet(config: Mapping[str, Any], params: Params, folder: str | Path, *, sample_size: int = SAMPLE_SIZE) -> None:
     """Writes a UNet for ``diffusers.UNet3DConditionModel.from_pretrained(folder)``.
 
     Args:
@@ -134,6 +136,93 @@ def save_unet(config: Mapping[str, Any], params: Params, folder: str | Path, *, 
         to_original(params, unet_rules(levels), _expected(module)),
         "diffusion_pytorch_model",
     )
+
+
+def sample_size(folder: str | Path) -> int:
+    """Side of the latents that a UNet's folder, or its pipeline's, is meant for."""
+    path = files.locate(folder, PART)
+    found = files.read_config(path, CLASS, DEFAULTS, ONLY)["sample_size"]
+    return SAMPLE_SIZE if found is None else int(found)
+
+
+class Pipeline(NamedTuple):
+    """ModelScopeT2V with all that a generation needs.
+
+    Attributes:
+        unet_config, unet: fields of ``UNet3D``, and its parameters; likewise ``vae`` for ``AutoencoderKL`` and
+            ``text`` for ``ClipTextEncoder``. Parameters are NumPy arrays in host memory.
+        scaling_factor: what latents are multiplied by before diffusion and divided by before ``decode``.
+        tokenize: texts -> int32 tokens (B, L).
+        tokenizer_folder: where the tokenizer's files lie.
+        scheduler: the noise schedule, the sampler and what the UNet predicts.
+        sample_size: side of the latents that it is meant for.
+    """
+
+    unet_config: dict[str, Any]
+    unet: Params
+    vae_config: dict[str, Any]
+    vae: Params
+    text_config: dict[str, Any]
+    text: Params
+    scaling_factor: float
+    tokenize: clip.Tokenizer
+    tokenizer_folder: Path
+    scheduler: schedulers.Scheduler
+    sample_size: int
+
+
+def load_pipeline(folder: str | Path, *, dtype: Any = np.float32, steps: int = 50, eta: float = 0.0) -> Pipeline:
+    """A whole text-to-video pipeline from diffusers.
+
+    Args:
+        folder: the pipeline's, or a model of the Hugging Face hub (``files.locate``).
+        dtype: of the parameters.
+        steps, eta: of the sampler (``schedulers.from_config``).
+
+    Raises:
+        VgenError: if a file is missing or damaged, or does not fit its network; small files first.
+    """
+    scheduler = schedulers.load_scheduler(folder, steps, eta)
+    tokenize = clip.load_tokenizer(folder)
+    side, factor = sample_size(folder), kl_vae.scaling_factor(folder)
+    text_config, text = clip.load_text(folder, dtype=dtype)
+    vae_config, vae = kl_vae.load(folder, dtype=dtype)
+    unet_config, unet = load_unet(folder, dtype=dtype)
+    return Pipeline(
+        unet_config, unet, vae_config, vae, text_config, text,
+        factor, tokenize, clip.tokenizer_folder(folder), scheduler, side,
+    )  # fmt: skip
+
+
+def save_pipeline(pipeline: Pipeline, folder: str | Path) -> None:
+    """Writes a pipeline for ``diffusers.TextToVideoSDPipeline.from_pretrained(folder)``.
+
+    Raises:
+        VgenError: for a network or a sampler that the original has no place for, parameters that are not the
+            configuration's, or a folder that cannot be written.
+    """
+    folder, p = Path(folder), pipeline
+    save_unet(p.unet_config, p.unet, folder / PART, sample_size=p.sample_size)
+    kl_vae.save(p.vae_config, p.vae, folder / kl_vae.PART, scaling_factor=p.scaling_factor)
+    clip.save_text(p.text_config, p.text, folder / clip.PART)
+    save_settings(p.scheduler, p.tokenizer_folder, folder)
+
+
+def save_settings(scheduler: schedulers.Scheduler, tokenizer: str | Path, folder: str | Path) -> None:
+    """Writes what a pipeline's folder holds besides networks: scheduler, tokenizer (from its folder) and index."""
+    folder = Path(folder)
+    schedulers.save_scheduler(scheduler, folder / schedulers.PART)
+    clip.copy_tokenizer(tokenizer, folder / clip.TOKENIZER_PART)
+    scheduler_class = schedulers.to_config(scheduler)["_class_name"]
+    index = {
+        "_class_name": PIPELINE_CLASS,
+        PART: ["diffusers", CLASS],
+        kl_vae.PART: ["diffusers", kl_vae.CLASS],
+        schedulers.PART: ["diffusers", scheduler_class],
+        clip.PART: ["transformers", clip.CLASS],
+        clip.TOKENIZER_PART: ["transformers", "CLIPTokenizer"],
+    }
+    files.write_json(folder / INDEX_FILE, index)
 
 
 def _from_original(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:

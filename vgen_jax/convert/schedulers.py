@@ -203,6 +203,51 @@ def from_config(
     return Scheduler(schedule, sampler, prediction)
 
 
+def to_config(scheduler: Scheduler) -> dict[str, Any]:
+    """The keys of a scheduler_config.json: ``from_config`` gives the scheduler back, steps and eta apart.
+
+    Raises:
+        VgenError: for what that class of diffusers' cannot express.
+    """
+    schedule, sampler, kind = scheduler
+    betas = {ours: theirs for theirs, ours in BETAS.items()}
+    if schedule.kind not in betas:
+        raise VgenError(f"a schedule of kind '{schedule.kind}' cannot be saved for diffusers: use {', '.join(betas)}")
+    if sampler.clip_x0 and sampler.kind != "ddpm":
+        raise VgenError(f"sampler.clip_x0 {sampler.clip_x0} of {sampler.kind} cannot be saved for diffusers: use 0")
+    found = {
+        **_DEFAULTS[sampler.kind],
+        "_class_name": next(name for name, kind in CLASSES.items() if kind == sampler.kind),
+        "num_train_timesteps": schedule.steps,
+        "beta_schedule": betas[schedule.kind],
+        "prediction_type": next(name for name, ours in PREDICTIONS.items() if ours == kind),
+        "timestep_spacing": sampler.spacing,
+        "steps_offset": sampler.steps_offset,
+        "rescale_betas_zero_snr": schedule.zero_terminal_snr,
+    }
+    if schedule.kind != "cosine":
+        found |= {"beta_start": schedule.start, "beta_end": schedule.end}
+    if sampler.kind == "ddim":
+        found |= {"clip_sample": False, "set_alpha_to_one": schedule.set_alpha_to_one}
+    elif sampler.kind == "ddpm":
+        found |= {"clip_sample": sampler.clip_x0 > 0, "clip_sample_range": sampler.clip_x0 or 1.0}
+    else:
+        del found["lambda_min_clipped"]  # JSON has no infinity
+        found["final_sigmas_type"] = "zero" if schedule.set_alpha_to_one else "sigma_min"
+        found["euler_at_final"] = not schedule.set_alpha_to_one and not sampler.second_order_end_from
+        found["lower_order_final"] = sampler.second_order_end_from != 1
+    return found
+
+
+def save_scheduler(scheduler: Scheduler, folder: str | Path) -> None:
+    """Writes ``scheduler_config.json`` for ``from_pretrained(folder)`` of the scheduler's class.
+
+    Raises:
+        VgenError: see ``to_config``; or if the folder cannot be written.
+    """
+    files.write_json(Path(folder) / CONFIG_FILE, to_config(scheduler))
+
+
 def _ends_clean(v: Mapping[str, Any], kind: SamplerKind) -> bool:
     """Whether the last step leads to ᾱ = 1."""
     return {

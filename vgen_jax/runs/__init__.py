@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 from vgen_jax.types import VgenError
 
 RUNS = (
-    "benchmark", "check_data", "collect", "encode", "evaluate", "export", "generate", "import_videos", "pipeline",
-    "train",
+    "benchmark", "check_data", "collect", "convert", "encode", "evaluate", "export", "generate", "import_videos",
+    "pipeline", "text_to_video", "train",
 )  # fmt: skip
 
 

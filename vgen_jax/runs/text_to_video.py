@@ -1,0 +1,223 @@
+"""Run ``text_to_video``: one short video per prompt, from a text-to-video pipeline as diffusers saves it.
+
+The parts come into memory when their turn comes: the text tower computes the embeddings of all prompts, which are kept
+in the work directory, and is gone before the UNet is loaded. Frames are decoded a few at a time.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+from ml_collections import ConfigDict
+
+from vgen_jax import build, media
+from vgen_jax.compose.guidance import classifier_free
+from vgen_jax.convert import clip, kl_vae, modelscope
+from vgen_jax.convert.schedulers import Scheduler, load_scheduler
+from vgen_jax.diffusion.samplers import normal_like, sample
+from vgen_jax.log import progress
+from vgen_jax.models.autoencoder_kl import AutoencoderKL
+from vgen_jax.models.text import ClipTextEncoder
+from vgen_jax.models.unet_latent import UNet3D
+from vgen_jax.objectives.autoencoder import from_unit
+from vgen_jax.runs.folder import keep_config, write_results
+from vgen_jax.runs.generate import SHEET_FRAMES, peak_mib
+from vgen_jax.types import Array, Condition, Key, Params, Prediction, VgenError
+
+EMBEDDINGS_FILE = "text_embeddings.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class TextToVideoConfig:
+    """What to generate.
+
+    Attributes:
+        prompts: one video each.
+        negative: the text that guidance leads away from.
+        frames: of each video.
+        height, width: of the frames, in pixels; multiples of the autoencoder's factor (8).
+        guidance: scale of classifier-free guidance; 1 for none.
+        sampler: ``ddim``, ``ddpm`` or ``dpmpp_2m``; empty for the one that the folder names.
+        steps: of the sampler.
+        eta: DDIM's stochasticity.
+        seed: of the noise.
+        dtype: of the UNet, its parameters and what it computes.
+        decode_frames: frames decoded at once.
+        fps: of the files.
+        gif: write a GIF beside every mp4.
+    """
+
+    prompts: tuple[str, ...]
+    negative: str
+    frames: int
+    height: int
+    width: int
+    guidance: float
+    sampler: str
+    steps: int
+    eta: float
+    seed: int
+    dtype: str
+    decode_frames: int
+    fps: float
+    gif: bool
+
+    def __post_init__(self) -> None:
+        for field in ("frames", "height", "width", "decode_frames", "fps"):
+            if getattr(self, field) <= 0:
+                raise VgenError(f"config key generate.{field} is {getattr(self, field)}: use a positive number")
+        if not self.prompts:
+            raise VgenError("config key generate.prompts is empty: give at least one text")
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Generates; writes ``samples/*.mp4``, ``*.gif``, ``*.png``, the texts' embeddings and ``results.json``."""
+    generate = build.section(TextToVideoConfig, config.generate.to_dict(), "generate")
+    dtype, folder = build.dtype_of(generate.dtype), config.model_dir
+    kind: Any = generate.sampler or None
+    scheduler = load_scheduler(folder, generate.steps, generate.eta, kind)
+    vae_config, vae = kl_vae.load(folder)
+    autoencoder = AutoencoderKL(**vae_config)
+    shape = latent_shape(generate, autoencoder)
+    keep_config(config, workdir)  # not of a start that was refused
+    text_NLD = kept_embeddings(folder, [*generate.prompts, generate.negative], workdir / EMBEDDINGS_FILE)
+    unet_config, unet = modelscope.load_unet(folder, dtype=np.dtype(dtype))
+    to_device(vae)
+    to_device(unet)
+    generator = latent_sampler(UNet3D(**unet_config, dtype=dtype), scheduler, generate.guidance)
+    decode = frame_decoder(autoencoder, kl_vae.scaling_factor(folder), generate.decode_frames)
+    rng, seconds = jax.random.key(generate.seed), []
+    for number, prompt in enumerate(progress(generate.prompts, desc="text_to_video", unit="video")):
+        begun = time.perf_counter()
+        keys = jax.random.split(jax.random.fold_in(rng, number))
+        noise = normal_like(keys[:1], shape)
+        latents = generator(unet, noise, text_NLD[number : number + 1], text_NLD[-1:], keys[1:])
+        parts = (np.asarray(from_unit(part))[0] for part in decode(vae, latents))
+        write_video(workdir / "samples" / f"video_{number}", parts, prompt, generate)
+        seconds.append(time.perf_counter() - begun)
+    results = {
+        "videos": len(seconds),
+        "frames": generate.frames,
+        "seconds_first": round(seconds[0], 2),  # with compilation
+        "seconds_per_video": round(min(seconds), 2),
+        "sampler": f"{scheduler.sampler.kind} {generate.steps} steps",
+        "peak_memory_mib": round(peak_mib(), 1),
+        "device": jax.devices()[0].device_kind,
+    }
+    write_results(workdir, results)
+
+
+def kept_embeddings(folder: str, texts: Sequence[str], path: Path) -> np.ndarray:
+    """``text_embeddings`` of the texts, (N, L, D), from the file of an earlier start where there is one."""
+    if not path.is_file():
+        partial = path.with_suffix(".partial")
+        safetensors.numpy.save_file({"text": text_embeddings(folder, texts)}, partial)
+        partial.replace(path)
+    try:
+        return safetensors.numpy.load_file(path)["text"]
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise VgenError(f"{path} is damaged ({error}): delete it") from error
+
+
+def text_embeddings(folder: str, texts: Sequence[str]) -> np.ndarray:
+    """Embeddings of texts, float32 (N, L, D); the text tower is in memory during the call only.
+
+    Raises:
+        VgenError: if the folder's text tower or tokenizer cannot be loaded, or they do not belong together.
+    """
+    token_NL = clip.load_tokenizer(folder)(texts)
+    config, params = clip.load_text(folder)
+    if token_NL.max() >= config["vocabulary"]:
+        raise VgenError(
+            f"the tokenizer in {folder} has token {token_NL.max()}, its text tower only {config['vocabulary']}: "
+            "use a tokenizer and a text tower that belong together"
+        )
+    embed = jax.jit(ClipTextEncoder(**config).apply)
+    return np.concatenate([np.asarray(embed({"params": params}, token_L[None])) for token_L in token_NL])
+
+
+def to_device(params: Any) -> None:
+    """Moves parameters to the device, in place and one by one, so that they never stand in memory twice."""
+    for name, value in params.items():
+        if isinstance(value, dict):
+            to_device(value)
+        else:
+            params[name] = jax.device_put(value)
+
+
+def latent_shape(generate: TextToVideoConfig, autoencoder: AutoencoderKL) -> tuple[int, ...]:
+    """(1, T, h, w, C) of a video's latents.
+
+    Raises:
+        VgenError: for a size that is no multiple of the autoencoder's factor.
+    """
+    factor = autoencoder.factor
+    for name in ("height", "width"):
+        if getattr(generate, name) % factor:
+            raise VgenError(
+                f"config key generate.{name} is {getattr(generate, name)}: the autoencoder takes multiples of {factor}"
+            )
+    return 1, generate.frames, generate.height // factor, generate.width // factor, autoencoder.latent_channels
+
+
+def latent_sampler(network: UNet3D, scheduler: Scheduler, guidance: float) -> Callable[..., jax.Array]:
+    """A compiled function (params, noise_BTHWC, text_BLD, null_BLD, key_B) -> latents, float32.
+
+    Args:
+        guidance: scale of classifier-free guidance; 1 leaves ``null_BLD`` unread.
+    """
+
+    def generate(params: Params, noise_BTHWC: Array, text_BLD: Array, null_BLD: Array, key_B: Key) -> jax.Array:
+        def predict(x_t_BTHWC: Array, t_B: Array, condition: Condition) -> Prediction:
+            value: Any = network.apply({"params": params}, x_t_BTHWC, t_B, condition.text_BLD)
+            return Prediction(value, scheduler.kind)
+
+        guided = classifier_free(predict, Condition(null_BLD), guidance)
+        latents: Any = sample(guided, scheduler.schedule, scheduler.sampler, noise_BTHWC, Condition(text_BLD), key_B)
+        return latents
+
+    return jax.jit(generate)
+
+
+def frame_decoder(
+    network: AutoencoderKL, scaling_factor: float, frames: int
+) -> Callable[[Params, Array], Iterator[jax.Array]]:
+    """A function (params, latents_BTHWC) -> slices of ``frames`` frames, float32 about [-1, 1], when asked for."""
+
+    @jax.jit
+    def decode(params: Params, latents_BTHWC: Array) -> jax.Array:
+        found: Any = network.apply({"params": params}, latents_BTHWC / scaling_factor, method="decode")
+        return found
+
+    def slices(params: Params, latents_BTHWC: Array) -> Iterator[jax.Array]:
+        for at in range(0, latents_BTHWC.shape[1], frames):
+            yield decode(params, latents_BTHWC[:, at : at + frames])
+
+    return slices
+
+
+def write_video(stem: Path, parts: Iterable[np.ndarray], prompt: str, generate: TextToVideoConfig) -> None:
+    """Writes uint8 frames (T, H, W, 3), with the prompt under them, as they come; then a contact sheet."""
+    suffixes = (".mp4", ".gif") if generate.gif else (".mp4",)
+    writers: list[media.VideoWriter] = []
+    kept: list[np.ndarray] = []
+    try:
+        for part in parts:
+            kept += list(part[: SHEET_FRAMES - len(kept)])
+            captioned = media.caption_frames(part, [prompt] * len(part))
+            if not writers:
+                size = captioned.shape[1], captioned.shape[2]
+                writers = [media.VideoWriter(stem.with_suffix(s), generate.fps, size) for s in suffixes]
+            for writer in writers:
+                writer.write(captioned)
+    finally:
+        for writer in writers:
+            writer.close()
+    captions = [f"{number / generate.fps:.2f} s" for number in range(len(kept))]
+    media.write_png(stem.with_suffix(".png"), media.contact_sheet(kept, captions))
