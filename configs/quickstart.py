@@ -2,7 +2,7 @@
 
     python -m vgen_jax.main --config=configs/quickstart.py --workdir=out
 
-2 CPU cores, no account, no download, about 13 minutes. ``out/report.html`` shows the result; docs/results.md says what
+2 CPU cores, no account, no download, under 15 minutes. ``out/report.html`` shows the result; docs/results.md says what
 to expect of it. ``configs/slow/vizdoom.py:cpu`` trains the same model for longer, on more frames.
 """
 

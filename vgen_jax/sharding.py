@@ -32,8 +32,8 @@ class MeshConfig:
             themselves; elsewhere set coordinator_address, num_processes and process_id).
         coordinator_address: host:port of process 0; empty lets JAX find it.
         num_processes, process_id: used with ``coordinator_address``.
-        cpu_devices: without an accelerator, split the host into that many devices; 0 leaves it one. A device per core
-            trains small networks nearly as many times as fast, where two cores on one device gain little.
+        cpu_devices: without an accelerator, split the host into that many devices; 0 leaves it one. Small networks do
+            not keep all cores of one device busy.
     """
 
     data: int = -1
