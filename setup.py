@@ -31,7 +31,10 @@ EXTRAS = {
         "metaworld>=3.0",
         "gymnasium>=1.1",
     ],  # headless: MUJOCO_GL=egl, libegl1
-    "eval": ["scenedetect>=0.6.5"],
+    "eval": ["lpips>=0.1.4", "scenedetect>=0.7", "torch>=2.6"],  # torch reads .pth files
+    # The packages that define FID and LPIPS, to be equalled. Apart from [test]: they bring torchvision, which stops
+    # transformers from being imported where it was built for another PyTorch than the one installed.
+    "parity": ["lpips>=0.1.4", "pytorch-fid>=0.3", "torchvision>=0.21"],
     "convert": ["diffusers>=0.35", "huggingface_hub>=1.0", "torch>=2.6", "transformers>=5.0"],
     "tfds": ["tensorflow>=2.20", "tensorflow-datasets>=4.9.9"],
     "demo": ["gradio>=5.0"],
@@ -45,8 +48,10 @@ EXTRAS = {
         "pytest>=8.3",
         "pytest-xdist>=3.6",
         "ruff>=0.14",
+        "scenedetect>=0.7",
         "scikit-image>=0.25",  # the reference for PSNR and SSIM
         "torch>=2.6",
+        "torchmetrics>=1.4",  # the reference for the Fréchet distance
         "transformers>=5.0",
     ],
 }
@@ -63,7 +68,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["vgen_jax", "vgen_jax.*"]),
-    package_data={"vgen_jax": ["templates/*.html"]},
+    package_data={"vgen_jax": ["templates/*.html", "assets/*/*/*"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

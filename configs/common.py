@@ -21,11 +21,12 @@ def data(folder, split, windows, weights, batch_size, token_length, seed=0, work
     }  # fmt: skip
 
 
-def optimizer(learning_rate, steps, warmup, kind="adam", decay="cosine", weight_decay=0.0):
+def optimizer(learning_rate, steps, warmup, kind="adam", decay="cosine", weight_decay=0.0, muon_kernels=""):
     """An optimiser section: clip 1, warm-up, then a cosine to a tenth (or a constant rate)."""
     return {
         "kind": kind, "learning_rate": learning_rate, "warmup_steps": warmup, "decay": decay, "decay_steps": steps,
         "b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": weight_decay, "clip": 1.0,
+        "muon_kernels": muon_kernels,
     }  # fmt: skip
 
 
@@ -49,6 +50,20 @@ def collect_stage(frames, episode_steps, size, chunk, episodes_per_shard, worker
         "episodes_per_shard": episodes_per_shard, "seed": seed, "workers": workers,
     }  # fmt: skip
     return {"run": "collect", "collect": collect, "frames": frames}
+
+
+def paths_stage(splits, size, chunk, workers, episodes_per_shard=12, simulator="vizdoom", seed=1_000_000):
+    """Run ``collect_paths``; ``splits`` maps a name to (scenes of, actions of a path, paths). The seed is its own."""
+    kinds = ("look", "walk", "loop", "excursions")
+    collect = {
+        "simulator": simulator, "size": size, "chunk": chunk, "episodes_per_shard": episodes_per_shard, "seed": seed,
+        "workers": workers,
+    }  # fmt: skip
+    sections = {
+        name: {"scenes": scenes, "steps": steps, "episodes": episodes, "kinds": kinds}
+        for name, (scenes, steps, episodes) in splits.items()
+    }
+    return {"run": "collect_paths", "collect": collect, "splits": sections}
 
 
 def autoencoder_stage(
@@ -88,7 +103,7 @@ MEMORIES = {
 }  # fmt: skip
 
 
-def memory(name="none", context_chunks=2, **fast):
+def memory(name="none", context_chunks=2, guidance=1.0, **fast):
     """A memory section by a name in ``MEMORIES``; ``fast`` changes keys of its ``temp_lora``."""
     kind = "temp_lora" if name.startswith("temp_lora") else name
     temp_lora = {
@@ -96,7 +111,8 @@ def memory(name="none", context_chunks=2, **fast):
         "persist_optimizer": True, "text": "empty", "actions": "null", "past": "noised", "clips": "last",
     }  # fmt: skip
     return {
-        "kind": kind, "load": "", "sampling": "merged", "context": {"chunks": context_chunks, "window": 0},
+        "kind": kind, "load": "", "sampling": "merged", "guidance": guidance,
+        "context": {"chunks": context_chunks, "window": 0},
         "temp_lora": {**temp_lora, **MEMORIES[name], **fast},
     }  # fmt: skip
 
@@ -115,7 +131,7 @@ def generate_stage(
         "generate": {
             "past": past, "future": future, "frames": frames, "actions": actions, "actions_from": "",
             "guidance": guidance, "seed": 0,
-            "decode_frames": future, "gif": True,
+            "decode_frames": future, "gif": True, "save_every": 8,
         },
         "memory": memory() if memory_section is None else memory_section,
         "sampler": sampler_section,

@@ -5,8 +5,6 @@ Nothing deeper in the library ever sees a ConfigDict.
 """
 
 import dataclasses
-import types
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from vgen_jax import pretrained
+from vgen_jax.bundled import AUTOENCODER
 from vgen_jax.checkpoint import check_matches, load_export
 from vgen_jax.compose.guidance import classifier_free
 from vgen_jax.data.schema import DatasetInfo
@@ -22,72 +22,13 @@ from vgen_jax.diffusion.masking import Masking
 from vgen_jax.diffusion.prediction import check_kind
 from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.models.autoencoder_kl import AutoencoderKL
-from vgen_jax.models.text import ByteTextEncoder
+from vgen_jax.models.text import ByteTextEncoder, looked_up
 from vgen_jax.models.unet_latent import UNet3D
 from vgen_jax.objectives.autoencoder import from_unit, to_unit
+from vgen_jax.sections import section
 from vgen_jax.types import Array, Condition, Key, Params, Prediction, PredictionKind, Predictor, VgenError, VideoBatch
 
-if typing.TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-T = typing.TypeVar("T", bound="DataclassInstance")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
-
-
-def section(cls: type[T], values: Mapping[str, Any], name: str) -> T:
-    """A frozen dataclass from a section of the config.
-
-    Args:
-        values: the section; lists become tuples, nested mappings become the field's dataclass.
-        name: the section's path, for errors.
-
-    Raises:
-        VgenError: for an unknown or missing key, or a value of the wrong type.
-    """
-    hints = typing.get_type_hints(cls)
-    fields = {field.name for field in dataclasses.fields(cls)}
-    for key in values:
-        if key not in fields:
-            raise VgenError(f"config key {name}.{key} is unknown: {name} has {', '.join(sorted(fields))}")
-    for key in sorted(fields - set(values)):
-        raise VgenError(f"config key {name}.{key} is missing: add it")
-    return cls(**{key: _typed(value, hints[key], f"{name}.{key}") for key, value in values.items()})
-
-
-def _typed(value: Any, hint: Any, name: str) -> Any:
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return section(hint, value, name)
-    origin = typing.get_origin(hint)
-    if origin is tuple and isinstance(value, (list, tuple)):
-        of = typing.get_args(hint)
-        if of[-1] is not ... and len(of) != len(value):
-            raise VgenError(f"config key {name} is {value!r}: give {len(of)} values")
-        each = of[:1] * len(value) if of[-1] is ... else of
-        return tuple(_typed(v, h, f"{name}[{i}]") for i, (v, h) in enumerate(zip(value, each, strict=True)))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    expected = _plain_types(hint)
-    if expected and (not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected)):
-        wanted = " or ".join(t.__name__ for t in expected)
-        raise VgenError(f"config key {name} is {value!r}, a {type(value).__name__}: use a {wanted}")
-    return value
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(_tuple(v) for v in value) if isinstance(value, (list, tuple)) else value
-
-
-def _plain_types(hint: Any) -> tuple[type, ...]:
-    """The types that ``isinstance`` can check a value against; empty for hints it cannot."""
-    origin = typing.get_origin(hint)
-    if origin is typing.Literal:
-        return (str,)
-    if origin in (typing.Union, types.UnionType):
-        parts = [_plain_types(arg) for arg in typing.get_args(hint)]
-        return tuple(t for part in parts for t in part) if all(parts) else ()
-    if origin is tuple:
-        return (tuple,)
-    return (hint,) if isinstance(hint, type) and hint in (int, float, str, bool, type(None), Path) else ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +62,10 @@ class UNetConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """The byte text encoder's shape (see ``models.text``); ``width`` 0 for a model without text."""
+    """The byte text encoder's shape (see ``models.text``); ``width`` 0 for a model without text.
+
+    ``layers`` 0: the embeddings come from a table that a frozen encoder filled (``models.text.looked_up``).
+    """
 
     width: int
     layers: int
@@ -164,7 +108,7 @@ class Denoiser(NamedTuple):
     """A slow model as functions of its parameters ``{"unet": …, "text": …}``.
 
     Attributes:
-        init: (rng) -> params.
+        init: (rng) -> params; without ``text`` where that is a table, which is not learnt.
         embed: (params, batch) -> Condition. Reads the batch's tokens and actions.
         predict: (params, x_t, t, condition) -> Prediction.
     """
@@ -176,7 +120,7 @@ class Denoiser(NamedTuple):
 
 def denoiser(config: SlowConfig) -> Denoiser:
     """The networks of a slow model."""
-    with_text = config.text.width > 0
+    with_text, from_table = config.text.width > 0, config.text.layers == 0
     dtype = dtype_of(config.unet.dtype)
     shape = {k: v for k, v in dataclasses.asdict(config.unet).items() if k != "dtype"}
     channels, inputs = config.latent_channels, config.latent_channels * (2 if config.masking.reference else 1)
@@ -190,9 +134,17 @@ def denoiser(config: SlowConfig) -> Denoiser:
     )
     encoder = ByteTextEncoder(**dataclasses.asdict(config.text), dtype=dtype)
 
+    def encode(params: Params, token_BL: Any) -> Any:
+        if not with_text:
+            return None, None
+        if not from_table:
+            return encoder.apply({"params": params["text"]}, token_BL)
+        if "text" not in params:
+            raise VgenError("this run has no embeddings of its texts: use a model fine-tuned here, or another run")
+        return looked_up(params["text"], token_BL), None
+
     def embed(params: Params, batch: VideoBatch) -> Condition:
-        encoded: Any = encoder.apply({"params": params["text"]}, batch.token_BL) if with_text else (None, None)
-        text, mask = encoded
+        text, mask = encode(params, batch.token_BL)
         if not config.action_dim:
             return Condition(text, mask)
         return Condition(text, mask, batch.action_BTA, batch.action_valid_BT)
@@ -216,8 +168,9 @@ def denoiser(config: SlowConfig) -> Denoiser:
         action = jnp.zeros((1, 2, config.action_dim))
         batch = VideoBatch(x, jnp.ones((1, 2), bool), token, action, jnp.ones((1, 2), bool))
         k_unet, k_text = jax.random.split(rng)
-        params = {"text": encoder.init(k_text, token)["params"]} if with_text else {}
-        c = embed(params, batch)
+        params = {"text": encoder.init(k_text, token)["params"]} if with_text and not from_table else {}
+        table = {"token": token, "embedding": jnp.zeros((1, 1, config.text.width))}
+        c = embed({"text": table, **params}, batch)
         arguments = (x, jnp.zeros((1,), jnp.int32), c.text_BLD, c.text_mask_BL, c.action_BTA, c.action_valid_BT)
         return {**params, "unet": unet.init(k_unet, *arguments)["params"]}
 
@@ -277,6 +230,10 @@ def _key(raw: Mapping[str, Any], name: str, folder: Path) -> Any:
     return raw[name]
 
 
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
 class SlowModel(NamedTuple):
     """A trained slow model with all that a generation needs.
 
@@ -298,21 +255,27 @@ class SlowModel(NamedTuple):
 
 
 def load_slow_model(folder: Path) -> SlowModel:
-    """A slow model from the ``export`` folder of a training run.
+    """A slow model from the ``export`` folder of a training run, or from a pipeline's (``pretrained``).
 
     Raises:
         VgenError: if a file is missing or does not fit.
     """
-    params, raw = load_export(folder)
+    if pretrained.is_pipeline(folder):
+        params, raw, info = pretrained.load(folder)
+        autoencoder_folder = folder / "vae"
+    else:
+        params, raw = load_export(folder)
+        info, autoencoder_folder = None, folder / str(raw.get(AUTOENCODER, "autoencoder"))
     config = section(SlowConfig, _key(raw, "slow", folder), "slow")
     networks = denoiser(config)
-    check_matches(params, jax.eval_shape(networks.init, jax.random.key(0)), folder)
+    expected = jax.eval_shape(networks.init, jax.random.key(0))
+    check_matches({name: params[name] for name in params if name in expected}, expected, folder)
     info_file = folder / "dataset.json"
-    if not info_file.is_file():
+    if info is None and not info_file.is_file():
         raise VgenError(f"{info_file} is missing: export the model again")
-    info = DatasetInfo.from_json(info_file.read_text(), str(info_file))
+    info = info or DatasetInfo.from_json(info_file.read_text(), str(info_file))
     windows = _tuple(_key(raw, "windows", folder))
-    return SlowModel(config, networks, params, load_autoencoder(folder / "autoencoder"), info, windows)
+    return SlowModel(config, networks, params, load_autoencoder(autoencoder_folder), info, windows)
 
 
 def frame_size(model: SlowModel) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import math
 import os
+import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -147,6 +148,14 @@ def progress(
         delay=QUIET_SECONDS,
         bar_format="{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]",
     )
+
+
+def peak_mib() -> float:
+    """Peak memory so far, MiB: of the device where it tells, else of this process."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"] / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 class _Lines:

@@ -4,6 +4,9 @@ Each chunk of f_g frames is sampled given the last f_p frames and the actions of
 stream one at a time, so that a person may decide on the next one after seeing the last. Latents are never decoded and
 encoded again between chunks. Every chunk has the same shapes: one compilation serves them all, and memory does not grow
 with the length of the video. What is carried beyond the last frames, and learnt from chunks, is a ``Memory``'s part.
+
+Every random number is a function of (key, chunk, video) alone. So the past frames, the memory and the number of chunks
+are all that a rollout has to know to go on where it stands, in another process as well.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +25,7 @@ NOISE_STREAM, MEMORY_STREAM, LORA_STREAM = 0, 1, 2
 
 
 class ChunkAction(NamedTuple):
-    """What is done during one generated chunk.
+    """What is done during one generated chunk: the same in all videos, or on a leading axis B in each of them.
 
     Attributes:
         text: the command.
@@ -49,6 +52,20 @@ class Start(NamedTuple):
     id_B: np.ndarray
 
 
+class Standing(NamedTuple):
+    """Where a rollout stands between two chunks.
+
+    Attributes:
+        chunks: generated so far.
+        past: the last f_p frames.
+        memory: the memory's state.
+    """
+
+    chunks: int
+    past: Past
+    memory: Any
+
+
 class Generated(NamedTuple):
     """One generated chunk.
 
@@ -58,6 +75,7 @@ class Generated(NamedTuple):
         latents_BTHWC: its f_g new frames.
         memory: the memory's state after it, there until the next chunk is asked for.
         view: what ``rollout``'s ``view`` made of the latents.
+        past: the last f_p frames, this chunk's included.
     """
 
     number: int
@@ -65,6 +83,7 @@ class Generated(NamedTuple):
     latents_BTHWC: Array
     memory: Any
     view: Any
+    past: Past
 
 
 # (what the memory recalled, the window's conditioning, one key per video) -> the f_g new latents
@@ -109,10 +128,10 @@ def chunk_condition(past: Past, action: ChunkAction, frames: int) -> VideoBatch:
     """The conditioning of a window of ``past`` and ``frames`` new ones; its video is left empty."""
     b, f_p = past.frames_BTHWC.shape[:2]
     past_BT = np.broadcast_to(np.arange(f_p + frames) < f_p, (b, f_p + frames))
-    token = None if action.token_L is None else np.broadcast_to(action.token_L, (b, len(action.token_L)))
+    token = None if action.token_L is None else np.broadcast_to(action.token_L, (b, action.token_L.shape[-1]))
     if past.action_BTA is None or action.action_TA is None:
         return VideoBatch(np.zeros((b, 0)), past_BT, token)
-    future_BTA = np.broadcast_to(action.action_TA, (b, *action.action_TA.shape))
+    future_BTA = np.broadcast_to(action.action_TA, (b, *action.action_TA.shape[-2:]))
     action_BTA = np.concatenate([past.action_BTA, future_BTA], axis=1).astype(np.float32)
     valid_BT = np.concatenate([past.action_valid_BT, np.ones((b, frames), bool)], axis=1)
     action_BTA[:, 0], valid_BT[:, 0] = 0.0, False
@@ -143,6 +162,7 @@ def rollout(
     rng: Key,
     m: Any = None,
     view: Callable[[Array], Any] = lambda latents_BTHWC: None,
+    since: Standing | None = None,
 ) -> Iterator[Generated]:
     """Generates a chunk of ``frames`` per action, for as long as ``actions`` goes on.
 
@@ -155,10 +175,14 @@ def rollout(
         m: a state of ``memory`` to begin with, which stays as it is; ``None`` for a fresh one.
         view: called with a chunk's latents before the memory is told of them. What it dispatches to the device (a
             decoder) is done before the memory's update, which then runs while the host works on the result.
+        since: where an earlier rollout with this start and key stood, to go on there; ``actions`` are those that
+            follow, ``m`` is not used.
     """
-    past = opening(start)
+    first, past = 0, opening(start)
+    if since is not None:
+        first, past, m = since
     m = fresh_memory(memory, start, rng) if m is None else jax.tree.map(jnp.array, m)
-    for number, action in enumerate(actions):
+    for number, action in enumerate(actions, first):
         recalled = memory.recall(m, past)
         window = chunk_condition(recalled.past, action, frames)
         latents = sample_chunk(recalled, window, video_keys(rng, NOISE_STREAM, number, start.id_B))
@@ -168,4 +192,4 @@ def rollout(
             new = Past(latents, window.action_BTA[:, -frames:], window.action_valid_BT[:, -frames:])
         m = memory.remember(m, past, new, window.token_BL, video_keys(rng, MEMORY_STREAM, number, start.id_B))
         past = past.then(new).last(past.frames_BTHWC.shape[1])
-        yield Generated(number, action, latents, m, viewed)
+        yield Generated(number, action, latents, m, viewed, past)

@@ -25,6 +25,8 @@ SCHEDULE = {
     "kind": "linear", "steps": 1000, "start": 1e-4, "end": 0.02, "zero_terminal_snr": False, "set_alpha_to_one": True,
 }  # fmt: skip
 
+MUON_KERNELS = "^unet/(down|mid|up|transformer_in).*kernel$"
+
 VARIANTS = {
     "tiny": {
         "frames": {"train": 1200, "validation": 300}, "episode_steps": 32, "size": (16, 16), "chunk": 2, "shard": 8,
@@ -39,8 +41,8 @@ VARIANTS = {
         },
         "text": {"width": 16, "layers": 1, "heads": 2, "max_length": 32},
         "windows": ((2, 2), (1, 2)), "weights": (0.5, 0.5), "batch": 8, "steps": 20, "rate": 1e-3, "warmup": 2,
-        "checkpoint_every": 10, "ema": 0.9, "sampler_steps": 4, "guidance": 1.0, "generate": 16, "episodes": (0,),
-        "evaluate": 16, "evaluate_batch": 8, "cpu_devices": 0,
+        "optimizer": "adam", "checkpoint_every": 10, "ema": 0.9, "sampler_steps": 4, "guidance": 1.0, "generate": 16,
+        "episodes": (0,), "evaluate": 16, "evaluate_batch": 8, "cpu_devices": 0,
     },
     "cpu": {
         "frames": {"train": 300_000, "validation": 24_000}, "episode_steps": 256, "size": (64, 64), "chunk": 4,
@@ -51,13 +53,13 @@ VARIANTS = {
         },
         "autoencoder_batch": 8, "autoencoder_steps": 600, "autoencoder_rate": 1e-3, "encode": False,
         "unet": {
-            "block_channels": (96, 96), "attention_levels": (False, False), "layers_per_block": 1, "head_dim": 32,
+            "block_channels": (128, 128), "attention_levels": (False, False), "layers_per_block": 1, "head_dim": 32,
             "norm_groups": 8, "transformer_in_heads": 2, "scale_shift": True, "remat": "none", "dtype": "float32",
         },
         "text": {"width": 64, "layers": 2, "heads": 4, "max_length": 48},
-        "windows": ((2, 4), (1, 4)), "weights": (0.7, 0.3), "batch": 8, "steps": 8000, "rate": 2e-3, "warmup": 200,
-        "checkpoint_every": 500, "ema": 0.995, "sampler_steps": 4, "guidance": 1.0, "generate": 256,
-        "episodes": (3, 30, 60, 85), "evaluate": 256, "evaluate_batch": 32, "cpu_devices": 2,
+        "windows": ((2, 4), (6, 4), (1, 4)), "weights": (0.6, 0.2, 0.2), "batch": 12, "steps": 2800, "rate": 2e-3,
+        "warmup": 50, "optimizer": "muon", "checkpoint_every": 200, "ema": 0.995, "sampler_steps": 4, "guidance": 1.0,
+        "generate": 256, "episodes": (3, 30, 60, 85), "evaluate": 256, "evaluate_batch": 32, "cpu_devices": 2,
     },
     "small": {
         "frames": {"train": 300_000, "validation": 24_000}, "episode_steps": 256, "size": (64, 64), "chunk": 4,
@@ -74,8 +76,9 @@ VARIANTS = {
         },
         "text": {"width": 256, "layers": 2, "heads": 4, "max_length": 64},
         "windows": ((4, 4), (8, 8), (1, 4)), "weights": (0.5, 0.3, 0.2), "batch": 64, "steps": 10_000, "rate": 5e-4,
-        "warmup": 500, "checkpoint_every": 1000, "ema": 0.9995, "sampler_steps": 25, "guidance": 1.5,
-        "generate": 512, "episodes": (3, 30, 60, 85), "evaluate": 512, "evaluate_batch": 64, "cpu_devices": 0,
+        "warmup": 500, "optimizer": "adam", "checkpoint_every": 1000, "ema": 0.9995, "sampler_steps": 25,
+        "guidance": 1.5, "generate": 512, "episodes": (3, 30, 60, 85), "evaluate": 512, "evaluate_batch": 64,
+        "cpu_devices": 0,
     },
     "base": {
         "frames": {"train": 10_000_000, "validation": 100_000}, "episode_steps": 512, "size": (128, 128), "chunk": 8,
@@ -92,8 +95,9 @@ VARIANTS = {
         },
         "text": {"width": 512, "layers": 4, "heads": 8, "max_length": 96},
         "windows": ((8, 8), (16, 16), (1, 8)), "weights": (0.5, 0.3, 0.2), "batch": 256, "steps": 200_000,
-        "rate": 1e-4, "warmup": 2000, "checkpoint_every": 2000, "ema": 0.9999, "sampler_steps": 50, "guidance": 2.0,
-        "generate": 1024, "episodes": (3, 30, 60, 85), "evaluate": 2048, "evaluate_batch": 64, "cpu_devices": 0,
+        "rate": 1e-4, "warmup": 2000, "optimizer": "adam", "checkpoint_every": 2000, "ema": 0.9999, "sampler_steps": 50,
+        "guidance": 2.0, "generate": 1024, "episodes": (3, 30, 60, 85), "evaluate": 2048, "evaluate_batch": 64,
+        "cpu_devices": 0,
     },
 }  # fmt: skip
 
@@ -121,7 +125,7 @@ def stages(v):
             },
             {"kind": "x0", "drop_text": 0.1, "drop_action": 0.1},
             common.data(source, "train", v["windows"], v["weights"], v["batch"], length),
-            common.optimizer(v["rate"], v["steps"], v["warmup"]),
+            common.optimizer(v["rate"], v["steps"], v["warmup"], v["optimizer"], muon_kernels=MUON_KERNELS),
             common.train(v["steps"], v["checkpoint_every"], ema_decay=v["ema"]), v["cpu_devices"],
         ),
         "generate": common.generate_stage(

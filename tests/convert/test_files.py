@@ -289,6 +289,33 @@ def test_offline_it_says_where_to_put_the_files(hub: Path, name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's own cache as a download leaves it, with ``owner/model`` in it, on a machine that is offline."""
+    root, commit = tmp_path / "hub" / "models--owner--model", "0" * 40
+    snapshot = root / "snapshots" / commit
+    save(snapshot / "unet" / "diffusion_pytorch_model.safetensors")
+    (snapshot / "unet" / "config.json").write_text('{"a": 1}')
+    (snapshot / "model_index.json").write_text("{}")
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return snapshot
+
+
+def test_offline_a_model_comes_from_the_cache_of_the_hub(cache: Path) -> None:
+    found = files.locate("owner/model", "unet")
+    assert found.samefile(cache / "unet") and files.read_json(found / "config.json") == {"a": 1}
+    same(read(found), A)
+
+
+def test_offline_a_model_that_is_not_in_the_cache_is_one_line(cache: Path) -> None:
+    with pytest.raises(VgenError, match="^owner/other is neither a folder here .*go online once") as caught:
+        files.locate("owner/other", "unet")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["absent", "/absent/folder", "./absent", "a/b/c/d"])
 def test_what_can_be_no_name_on_the_hub_is_not_asked_for(name: str) -> None:
     with pytest.raises(VgenError, match=f"^{name} is no folder"):

@@ -40,7 +40,7 @@ CASES = {
         "block_out_channels": (8, 16, 16, 16), "layers_per_block": 2, "norm_num_groups": 4, "attention_head_dim": 4,
     }),
     # 2 and 4 heads: to take ``attention_head_dim`` for a number of heads gives another result.
-    "modelscope": Case((True, False), (False, True), (2, 5, 4, 6), {
+    "modelscope": Case((True, False), (False, True), (2, 16, 4, 6), {
         "block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 4,
     }),
     # A head that divides no width, transformers on other levels up than down, odd sizes, another epsilon.

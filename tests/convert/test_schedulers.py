@@ -22,7 +22,7 @@ from vgen_jax.convert.schedulers import (
     save_scheduler,
     to_config,
 )
-from vgen_jax.diffusion.samplers import SamplerKind, normal_like, sample
+from vgen_jax.diffusion.samplers import Sampler, SamplerKind, normal_like, sample
 from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.types import Array, Condition, Prediction, VgenError
 
@@ -212,9 +212,9 @@ def test_what_is_saved_is_the_same_scheduler(changes: dict[str, Any], kind: Samp
 
 def test_what_diffusers_cannot_express_is_not_saved() -> None:
     with pytest.raises(VgenError, match="kind 'sigmoid' cannot be saved"):
-        to_config(Scheduler(Schedule("sigmoid", 100, -3.0, 3.0), DiffusersSampler("ddim", 5), "x0"))
+        to_config(Scheduler(Schedule("sigmoid", 100, -3.0, 3.0), DiffusersSampler(Sampler("ddim", 5)), "x0"))
     with pytest.raises(VgenError, match="clip_x0 1.0 of ddim"):
-        to_config(Scheduler(Schedule(), DiffusersSampler("ddim", 5, clip_x0=1.0), "x0"))
+        to_config(Scheduler(Schedule(), DiffusersSampler(Sampler("ddim", 5, clip_x0=1.0)), "x0"))
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:

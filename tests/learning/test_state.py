@@ -49,6 +49,26 @@ def test_weight_decay_spares_biases() -> None:
     np.testing.assert_array_equal(updates["bias"], 0.0)
 
 
+def test_muon_makes_updates_of_named_kernels_nearly_orthogonal_and_leaves_the_rest_to_adam() -> None:
+    shapes = {"body": {"kernel": (3, 3, 4, 8), "bias": (8,)}, "conv_out": {"kernel": (3, 3, 8, 4)}}
+    is_shape = lambda x: isinstance(x, tuple)  # noqa: E731
+    rng = np.random.default_rng(0)
+    grads = jax.tree.map(lambda shape: jnp.asarray(rng.normal(size=shape), jnp.float32), shapes, is_leaf=is_shape)
+    muon = make_optimizer(OptimizerConfig("muon", learning_rate=0.1, clip=0.0, muon_kernels="body/kernel$"))
+    adam = optax.nadam(0.1)
+    updates, _ = muon.update(grads, muon.init(grads), grads)
+    plain, _ = adam.update(grads, adam.init(grads), grads)
+    for other in (("body", "bias"), ("conv_out", "kernel")):
+        np.testing.assert_allclose(updates[other[0]][other[1]], plain[other[0]][other[1]], rtol=1e-5)
+    kernel = updates["body"]["kernel"].reshape(-1, 8)
+    singular = np.linalg.svd(kernel, compute_uv=False)
+    assert singular.min() > 0.5 * singular.max()  # of the gradient: 0.3 or less
+    gradient = np.linalg.svd(grads["body"]["kernel"].reshape(-1, 8), compute_uv=False)
+    assert singular.min() / singular.max() > gradient.min() / gradient.max()
+    assert 0.5 < np.sqrt(np.mean(np.square(kernel))) / (0.1 * 0.4) < 1.5
+    assert float(jnp.vdot(kernel, grads["body"]["kernel"].reshape(-1, 8))) < 0
+
+
 def test_the_moving_average_starts_at_the_parameters_and_slows_down() -> None:
     state = init_state(lambda rng: {"w": jnp.ones(2)}, make_optimizer(OptimizerConfig()), jax.random.key(0))
     assert int(state.step) == 0
@@ -65,10 +85,13 @@ def test_the_moving_average_starts_at_the_parameters_and_slows_down() -> None:
     ("config", "named"),
     [
         (OptimizerConfig("sgd"), "optimizer.kind 'sgd'"),
+        (OptimizerConfig("muon"), "optimizer.muon_kernels is empty"),
+        (OptimizerConfig("muon", muon_kernels="no_such"), "optimizer.muon_kernels 'no_such' finds none"),
+        (OptimizerConfig("muon", muon_kernels="bias"), "finds bias, which has 1 axis"),
         (OptimizerConfig(decay="linear"), "optimizer.decay 'linear'"),
         (OptimizerConfig(decay="cosine", decay_steps=5, warmup_steps=5), "optimizer.decay_steps 5 must exceed"),
     ],
 )
 def test_what_is_no_optimiser_is_refused(config: OptimizerConfig, named: str) -> None:
     with pytest.raises(VgenError, match=named):
-        make_optimizer(config)
+        make_optimizer(config).init({"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)})

@@ -7,7 +7,7 @@ import pytest
 
 from tests import tiny
 from vgen_jax.data.text import VOCABULARY, encode_text
-from vgen_jax.models.text import BYTE_VOCABULARY, ByteTextEncoder, ClipTextEncoder
+from vgen_jax.models.text import BYTE_VOCABULARY, ByteTextEncoder, ClipTextEncoder, looked_up
 from vgen_jax.types import VgenError
 
 ENCODER = ByteTextEncoder(width=8, layers=2, heads=2, max_length=16)
@@ -78,3 +78,12 @@ def test_what_is_no_text_tower_is_refused(changes: dict[str, object], length: in
     token = jax.ShapeDtypeStruct((1, length), jnp.int32)
     with pytest.raises(VgenError, match=named):
         jax.eval_shape(CLIP.clone(**changes).init, jax.random.key(0), token)
+
+
+def test_texts_are_looked_up_by_their_bytes_and_unknown_ones_are_nan() -> None:
+    tokens = np.stack([encode_text(text, 8) for text in ("", "go", "turn")])
+    table = {"token": tokens, "embedding": np.arange(3.0)[:, None, None] + np.zeros((3, 2, 4))}
+    asked = np.stack([encode_text(text, 8) for text in ("turn", "", "got", "go")])
+    np.testing.assert_array_equal(looked_up(table, asked)[:, 1, 3], [2.0, 0.0, np.nan, 1.0])
+    with pytest.raises(VgenError, match="texts of 6 bytes cannot be looked up among texts of 8"):
+        looked_up(table, asked[:, :6])

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vgen_jax.convert import files
+from vgen_jax.convert import exports, files
 from vgen_jax.convert.rules import EMBEDDING, LINEAR, NORM, TABLE, Rule, nest, to_original, to_ours
 from vgen_jax.models.text import ACTIVATIONS, ClipTextEncoder
 from vgen_jax.types import Params, VgenError
@@ -54,13 +54,16 @@ def load_text(folder: str | Path, *, dtype: Any = np.float32) -> tuple[dict[str,
     """A text tower from transformers: ``ClipTextEncoder(**config).apply({"params": params}, token_BL)``.
 
     Args:
-        folder: the text tower's, its pipeline's, or a model of the Hugging Face hub (``files.locate``).
+        folder: the text tower's, its pipeline's, or a model of the Hugging Face hub (``files.locate``); also what the
+            run ``convert`` made of one.
         dtype: of the parameters, NumPy arrays in host memory.
 
     Raises:
         VgenError: if a file is missing or damaged, or does not fit the network.
     """
     path = files.locate(folder, PART)
+    if exports.is_export(path, exports.TEXT):
+        return exports.load(path, exports.TEXT, ClipTextEncoder, _expected, dtype)
     config = _from_original(files.read_json(path / files.CONFIG), path / files.CONFIG)
     params = to_ours(
         files.read_weights(path), TEXT_RULES, _expected(ClipTextEncoder(**config)), path,
@@ -113,6 +116,23 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         )
 
     return tokenize
+
+
+def text_embeddings(folder: str, texts: Sequence[str]) -> np.ndarray:
+    """Embeddings of texts, float32 (N, L, D); the text tower is in memory during the call only.
+
+    Raises:
+        VgenError: if the folder's text tower or tokenizer cannot be loaded, or they do not belong together.
+    """
+    token_NL = load_tokenizer(folder)(texts)
+    config, params = load_text(folder)
+    if token_NL.max() >= config["vocabulary"]:
+        raise VgenError(
+            f"the tokenizer in {folder} has token {token_NL.max()}, its text tower only {config['vocabulary']}: "
+            "use a tokenizer and a text tower that belong together"
+        )
+    embed = jax.jit(ClipTextEncoder(**config).apply)
+    return np.concatenate([np.asarray(embed({"params": params}, token_L[None])) for token_L in token_NL])
 
 
 def tokenizer_folder(folder: str | Path) -> Path:

@@ -8,6 +8,7 @@ the file. Tensors are read one by one when asked for, so a model never stands in
 import functools
 import json
 import struct
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -154,13 +155,22 @@ def read_weights(folder: Path) -> dict[str, Stored]:
         tried = ", ".join(f"{stem}.safetensors" for stem in STEMS)
         raise VgenError(f"{folder} holds no weights ({tried}, their shards or fp16 variants): put them there")
     if path.suffix != ".json":
-        return _read_file(path)
+        return read_file(path)
     tensors: dict[str, Stored] = {}
     for name in _shards(path):
         if not (folder / name).is_file():
             raise VgenError(f"{folder / name} is missing, and {path.name} names it: download or save it again")
-        tensors |= _read_file(folder / name)
+        tensors |= read_file(folder / name)
     return tensors
+
+
+def read_file(path: Path) -> dict[str, Stored]:
+    """The tensors of one file by name: ``.safetensors``, PyTorch's ``.bin``, ``.pth`` or ``.pt``, TorchScript archives.
+
+    Raises:
+        VgenError: if it is truncated, damaged, or a pickle that holds code.
+    """
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_bin(path)
 
 
 def _find(folder: Path) -> Path | None:
@@ -182,10 +192,6 @@ def _shards(index: Path) -> list[str]:
     if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
         raise VgenError(f"{index} is damaged (its weight_map is no map to file names): download or save it again")
     return sorted(set(names))
-
-
-def _read_file(path: Path) -> dict[str, Stored]:
-    return _read_bin(path) if path.suffix == ".bin" else _read_safetensors(path)
 
 
 def _read_safetensors(path: Path) -> dict[str, Stored]:
@@ -211,7 +217,10 @@ def _read_bin(path: Path) -> dict[str, Stored]:
     except ImportError as error:
         raise VgenError(f"{path} is a PyTorch pickle: {INSTALL}, or use weights saved as safetensors") from error
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        if _is_torchscript(path):
+            found = torch.jit.load(path, map_location="cpu").state_dict()
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except Exception as error:  # whatever a damaged or hostile pickle makes of the unpickler
         raise VgenError(
             f"{path} is damaged, or a pickle that holds more than tensors, which is not loaded "
@@ -235,6 +244,14 @@ def _is_zip(path: Path) -> bool:
     """Whether a pickle is of PyTorch's present format, the one that can be mapped instead of read."""
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether a file is a module with its program in TorchScript, which ``weights_only`` refuses."""
+    if not _is_zip(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.partition("/")[2].startswith("code/") for name in archive.namelist())
 
 
 def write_folder(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Stored], stem: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vgen_jax.convert import files
+from vgen_jax.convert import exports, files
 from vgen_jax.convert.rules import CONV, LINEAR, NORM, Rule, nest, to_original, to_ours
 from vgen_jax.models.autoencoder_kl import AutoencoderKL
 from vgen_jax.types import Params, VgenError
@@ -87,13 +87,16 @@ def load(folder: str | Path, *, dtype: Any = np.float32) -> tuple[dict[str, Any]
     The module neither scales latents nor unscales them: see ``scaling_factor``.
 
     Args:
-        folder: the autoencoder's, its pipeline's, or a model of the Hugging Face hub (``files.locate``).
+        folder: the autoencoder's, its pipeline's, or a model of the Hugging Face hub (``files.locate``); also what the
+            run ``convert`` made of one.
         dtype: of the parameters, NumPy arrays in host memory.
 
     Raises:
         VgenError: if a file is missing or damaged, or does not fit the network.
     """
     path = files.locate(folder, PART)
+    if exports.is_export(path, exports.AUTOENCODER):
+        return exports.load(path, exports.AUTOENCODER, AutoencoderKL, _expected, dtype)
     config = _from_original(_read(path), path)
     rules = vae_rules(len(config["block_channels"]))
     tensors = files.read_weights(path)
@@ -102,7 +105,10 @@ def load(folder: str | Path, *, dtype: Any = np.float32) -> tuple[dict[str, Any]
 
 def scaling_factor(folder: str | Path) -> float:
     """What latents are multiplied by before diffusion and divided by before ``decode``."""
-    return float(_read(files.locate(folder, PART))["scaling_factor"])
+    path = files.locate(folder, PART)
+    if exports.is_export(path, exports.AUTOENCODER):
+        return float(exports.read_config(path, (exports.SCALE,))[exports.SCALE])
+    return float(_read(path)["scaling_factor"])
 
 
 def save(

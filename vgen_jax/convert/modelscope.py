@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vgen_jax.convert import clip, files, kl_vae, schedulers
+from vgen_jax.convert import clip, exports, files, kl_vae, schedulers
 from vgen_jax.convert.kl_vae import RESNET
 from vgen_jax.convert.rules import CONV, LINEAR, NORM, TEMPORAL_CONV, Rule, nest, to_original, to_ours
 from vgen_jax.models.unet_latent import UNet3D
@@ -105,13 +105,16 @@ def load_unet(folder: str | Path, *, dtype: Any = np.float32) -> tuple[dict[str,
     """A UNet from diffusers: ``UNet3D(**config).apply({"params": params}, x_BTHWC, t_B, text_BLD)``.
 
     Args:
-        folder: the UNet's, its pipeline's, or a model of the Hugging Face hub (``files.locate``).
+        folder: the UNet's, its pipeline's, or a model of the Hugging Face hub (``files.locate``); also what the run
+            ``convert`` made of one.
         dtype: of the parameters, NumPy arrays in host memory.
 
     Raises:
         VgenError: if a file is missing or damaged, or does not fit the network.
     """
     path = files.locate(folder, PART)
+    if exports.is_export(path, exports.UNET):
+        return exports.load(path, exports.UNET, UNet3D, _expected, dtype)
     config = _from_original(files.read_config(path, CLASS, DEFAULTS, ONLY), path)
     rules = unet_rules(len(config["block_channels"]))
     return config, to_ours(files.read_weights(path), rules, _expected(UNet3D(**config)), path, dtype=dtype)
@@ -141,6 +144,8 @@ def save_unet(config: Mapping[str, Any], params: Params, folder: str | Path, *, 
 def sample_size(folder: str | Path) -> int:
     """Side of the latents that a UNet's folder, or its pipeline's, is meant for."""
     path = files.locate(folder, PART)
+    if exports.is_export(path, exports.UNET):
+        return int(exports.read_config(path, (exports.SAMPLE_SIZE,))[exports.SAMPLE_SIZE])
     found = files.read_config(path, CLASS, DEFAULTS, ONLY)["sample_size"]
     return SAMPLE_SIZE if found is None else int(found)
 

@@ -105,24 +105,45 @@ _OTHERS = {"skip_prk_steps"}  # PNDM's: Stable Diffusion's DDIM configs still ca
 
 
 @dataclasses.dataclass(frozen=True)
-class DiffusersSampler(Sampler):
+class DiffusersSampler:
     """A Sampler with the noise levels that diffusers gives its steps.
 
     DDIMScheduler leads each step to t - schedule.steps // steps, even where the next visited step is another one;
     DPMSolverMultistepScheduler stays a little short of pure noise.
 
     Attributes:
+        plain: the Sampler whose steps these are.
         second_order_end_from: from this number of steps on, the last step of ``dpmpp_2m`` keeps its second order; 0 for
             never.
     """
 
+    plain: Sampler
     second_order_end_from: int = 0
+
+    @property
+    def kind(self) -> SamplerKind:
+        """See ``Sampler``."""
+        return self.plain.kind
+
+    @property
+    def eta(self) -> float:
+        """See ``Sampler``."""
+        return self.plain.eta
+
+    @property
+    def clip_x0(self) -> float:
+        """See ``Sampler``."""
+        return self.plain.clip_x0
+
+    def timesteps(self, schedule: Schedule) -> np.ndarray:
+        """See ``Sampler.timesteps``."""
+        return self.plain.timesteps(schedule)
 
     def levels(self, schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
         """See ``Sampler.levels``."""
-        before, after = super().levels(schedule)
+        before, after = self.plain.levels(schedule)
         if self.kind == "ddim":
-            t = self.timesteps(schedule) - schedule.steps // self.steps
+            t = self.timesteps(schedule) - schedule.steps // self.plain.steps
             return before, np.where(t < 0, after[-1], schedule.alpha_bar()[np.maximum(t, 0)])
         if self.kind == "dpmpp_2m" and schedule.zero_terminal_snr:
             return np.maximum(before, DPM_TERMINAL_ALPHA_BAR), after
@@ -130,7 +151,7 @@ class DiffusersSampler(Sampler):
 
     def ends_in_first_order(self) -> bool:
         """See ``Sampler.ends_in_first_order``."""
-        return not 0 < self.second_order_end_from <= self.steps
+        return not 0 < self.second_order_end_from <= self.plain.steps
 
 
 class Scheduler(NamedTuple):
@@ -194,11 +215,9 @@ def from_config(
         zero_terminal_snr=v["rescale_betas_zero_snr"],
         set_alpha_to_one=_ends_clean(v, kind),
     )
-    sampler = DiffusersSampler(
-        kind, steps, eta if kind == "ddim" else 0.0, spacing, v["steps_offset"],
-        clip_x0=v["clip_sample_range"] if kind == "ddpm" and v["clip_sample"] else 0.0,
-        second_order_end_from=_second_order_end_from(v) if kind == "dpmpp_2m" else 0,
-    )  # fmt: skip
+    clip_x0 = v["clip_sample_range"] if kind == "ddpm" and v["clip_sample"] else 0.0
+    plain = Sampler(kind, steps, eta if kind == "ddim" else 0.0, spacing, v["steps_offset"], clip_x0)
+    sampler = DiffusersSampler(plain, _second_order_end_from(v) if kind == "dpmpp_2m" else 0)
     sampler.timesteps(schedule)  # refuses steps that the schedule has no room for
     return Scheduler(schedule, sampler, prediction)
 
@@ -221,8 +240,8 @@ def to_config(scheduler: Scheduler) -> dict[str, Any]:
         "num_train_timesteps": schedule.steps,
         "beta_schedule": betas[schedule.kind],
         "prediction_type": next(name for name, ours in PREDICTIONS.items() if ours == kind),
-        "timestep_spacing": sampler.spacing,
-        "steps_offset": sampler.steps_offset,
+        "timestep_spacing": sampler.plain.spacing,
+        "steps_offset": sampler.plain.steps_offset,
         "rescale_betas_zero_snr": schedule.zero_terminal_snr,
     }
     if schedule.kind != "cosine":

@@ -122,7 +122,7 @@ def make_iterator(config: PipelineConfig, process_index: int, process_count: int
     Raises:
         VgenError: missing or damaged data, a window that fits no episode, or rows that do not divide.
     """
-    rows = _rows(config.batch_size, process_index, process_count)
+    rows = rows_of(config.batch_size, process_index, process_count)
     source = EpisodeSource(config.data_dir, config.split).open()
     _check_spaces(config, source)
     parts = []
@@ -164,7 +164,8 @@ def stack(samples: list[Sample]) -> Batch:
     return {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}
 
 
-def _rows(batch_size: int, process_index: int, process_count: int) -> slice:
+def rows_of(batch_size: int, process_index: int, process_count: int) -> slice:
+    """A process's rows of a global batch."""
     if batch_size % process_count:
         raise VgenError(f"batch_size={batch_size} must be a multiple of the {process_count} processes")
     each = batch_size // process_count
@@ -217,7 +218,7 @@ def evaluation_windows(config: PipelineConfig, count: int, process_index: int, p
         raise VgenError(
             f"the number of evaluation windows, {count}, must be a multiple of batch_size={config.batch_size}"
         )
-    rows = _rows(config.batch_size, process_index, process_count)
+    rows = rows_of(config.batch_size, process_index, process_count)
     source = EpisodeSource(config.data_dir, config.split).open()
     _check_spaces(config, source)
     index = WindowIndex(source.frames, source.info.chunk, *config.windows[0])

@@ -108,6 +108,11 @@ def _fold(text: str) -> str:
     return " ".join(text.lower().split())
 
 
+def may_share_scenes(split: Split, other: Split) -> bool:
+    """Whether two splits may hold the same scenes: ``revisit_64`` and ``revisit_200``, one benchmark at two lengths."""
+    return split.partition("_")[0] == other.partition("_")[0]
+
+
 @dataclasses.dataclass(frozen=True)
 class ShardInfo:
     """One file of a split: the frames T and the scene of each of its episodes, in order."""

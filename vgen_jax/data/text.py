@@ -16,3 +16,8 @@ def join_texts(texts: list[str]) -> str:
     """One text for commands that follow each other; a repeated one is said once."""
     distinct = [text for n, text in enumerate(texts) if n == 0 or text != texts[n - 1]]
     return ", then ".join(distinct)
+
+
+def decode_text(token_L: np.ndarray) -> str:
+    """The text of ``encode_text``'s ids; a character that was cut in two is left out."""
+    return bytes(int(i) - OFFSET for i in token_L if i >= OFFSET).decode(errors="ignore")

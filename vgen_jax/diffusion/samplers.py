@@ -16,7 +16,7 @@ with coefficients that depend on the schedule alone. They are computed on the ho
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,25 @@ from vgen_jax.types import Array, Condition, Key, Predictor, VgenError
 SamplerKind = Literal["ddpm", "ddim", "dpmpp_2m"]
 Spacing = Literal["leading", "trailing", "linspace"]
 _Coefficients = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # c_x, c_0, c_p, c_n
+
+
+class Sampling(Protocol):
+    """What ``sample`` asks of a sampler; see ``Sampler``."""
+
+    @property
+    def kind(self) -> SamplerKind: ...
+
+    @property
+    def eta(self) -> float: ...
+
+    @property
+    def clip_x0(self) -> float: ...
+
+    def timesteps(self, schedule: Schedule) -> np.ndarray: ...
+
+    def levels(self, schedule: Schedule) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def ends_in_first_order(self) -> bool: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +128,7 @@ class SamplerTable:
     c_n: np.ndarray
 
 
-def sampler_table(sampler: Sampler, schedule: Schedule) -> SamplerTable:
+def sampler_table(sampler: Sampling, schedule: Schedule) -> SamplerTable:
     """The coefficients of the module's docstring for every step."""
     t = sampler.timesteps(schedule)
     before, after = sampler.levels(schedule)
@@ -148,7 +167,7 @@ def normal_like(key_B: Key, shape: tuple[int, ...]) -> Array:
 
 
 def sample(
-    predictor: Predictor, schedule: Schedule, sampler: Sampler, x_T: Array, condition: Condition, key_B: Key
+    predictor: Predictor, schedule: Schedule, sampler: Sampling, x_T: Array, condition: Condition, key_B: Key
 ) -> Array:
     """Runs the sampler from ``x_T`` (standard normal, float32) and returns x_0 of the same shape.
 

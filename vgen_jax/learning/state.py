@@ -1,6 +1,7 @@
 """What a training run carries: parameters, their moving average, the optimiser and the step."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -8,8 +9,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from vgen_jax.types import Array, Key, Params, VgenError
+
+MUON_RMS = 0.4  # root mean square of an update at rate 1; Adam's is 0.2 to 0.4
 
 
 @flax.struct.dataclass
@@ -27,17 +31,21 @@ class OptimizerConfig:
     """The optimiser.
 
     Attributes:
-        kind: ``adam`` or ``adamw``.
+        kind: ``adam``, ``adamw``, or ``muon`` (Jordan et al. 2024; its updates scaled to Adam's size as by Liu et
+            al. 2025, so that one rate serves both) for the kernels that ``muon_kernels`` names, and Nesterov's Adam for
+            the rest.
         learning_rate: peak rate.
         warmup_steps: linear warm-up from 0.
         decay: after the warm-up ``constant``, or ``cosine`` down to a tenth of the peak at ``decay_steps``.
         decay_steps: length of the whole schedule; used by ``cosine``.
         b1, b2, eps: Adam's.
-        weight_decay: of AdamW, on parameters with at least two axes.
+        weight_decay: of AdamW and Muon, on parameters with at least two axes.
         clip: largest global norm of the gradient; 0 does not clip.
+        muon_kernels: regular expression, searched in paths like ``unet/mid_layer_0/resnet/conv1/kernel``. Muon is meant
+            for hidden layers: first and last layers and embeddings are better left to Adam.
     """
 
-    kind: Literal["adam", "adamw"] = "adam"
+    kind: Literal["adam", "adamw", "muon"] = "adam"
     learning_rate: float = 1e-4
     warmup_steps: int = 0
     decay: Literal["constant", "cosine"] = "constant"
@@ -47,6 +55,7 @@ class OptimizerConfig:
     eps: float = 1e-8
     weight_decay: float = 0.0
     clip: float = 1.0
+    muon_kernels: str = ""
 
 
 def learning_rate(config: OptimizerConfig) -> optax.Schedule:
@@ -69,16 +78,52 @@ def learning_rate(config: OptimizerConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Clipping, then Adam or AdamW with the rate's schedule."""
+    """Clipping, then Adam, AdamW or Muon with the rate's schedule."""
     rate = learning_rate(config)
+    many_axes = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
     if config.kind == "adam":
         update = optax.adam(rate, config.b1, config.b2, config.eps)
     elif config.kind == "adamw":
-        mask = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
-        update = optax.adamw(rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=mask)
+        update = optax.adamw(rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=many_axes)
+    elif config.kind == "muon":
+        update = optax.contrib.muon(
+            rate,
+            weight_decay=config.weight_decay,
+            weight_decay_mask=many_axes,
+            adam_b1=config.b1,
+            adam_b2=config.b2,
+            adam_weight_decay=config.weight_decay,
+            muon_weight_dimension_numbers=lambda params: muon_kernels(config.muon_kernels, params),
+            consistent_rms=MUON_RMS,
+        )
     else:
-        raise VgenError(f"optimizer.kind '{config.kind}' is unknown: use adam or adamw")
+        raise VgenError(f"optimizer.kind '{config.kind}' is unknown: use adam, adamw or muon")
     return optax.chain(optax.clip_by_global_norm(config.clip), update) if config.clip else update
+
+
+def muon_kernels(pattern: str, params: Params) -> Any:
+    """For each kernel whose path ``pattern`` is found in, which of its axes are inputs (all but the last); else None.
+
+    Raises:
+        VgenError: for a pattern that finds nothing, or something of fewer than two axes.
+    """
+
+    def axes(path: tuple[Any, ...], kernel: Array) -> optax.contrib.MuonDimensionNumbers | None:
+        name = "/".join(str(key.key) for key in path)
+        if not re.search(pattern, name):
+            return None
+        if kernel.ndim < 2:
+            raise VgenError(
+                f"optimizer.muon_kernels '{pattern}' finds {name}, which has {kernel.ndim} axis: name kernels"
+            )
+        return optax.contrib.MuonDimensionNumbers(tuple(range(kernel.ndim - 1)), kernel.ndim - 1)
+
+    if not pattern:
+        raise VgenError("optimizer.muon_kernels is empty: give a regular expression over the kernels' paths")
+    found = jax.tree_util.tree_map_with_path(axes, params)
+    if not jax.tree.leaves(found, is_leaf=lambda x: isinstance(x, optax.contrib.MuonDimensionNumbers)):
+        raise VgenError(f"optimizer.muon_kernels '{pattern}' finds none of the parameters")
+    return found
 
 
 def init_state(init: Callable[[Key], Params], optimizer: optax.GradientTransformation, rng: Key) -> TrainState:

@@ -5,7 +5,8 @@ with the UNet, which needs no vocabulary and no download. The empty text, whose 
 "no text" in classifier-free guidance.
 
 ``ClipTextEncoder`` is the text tower of CLIP (Radford et al. 2021) as Stable Diffusion and ModelScopeT2V use it, to
-load and freeze (``convert.clip``).
+load and freeze (``convert.clip``). What it made of the texts that will be met stands in a table, ``looked_up`` by their
+bytes, so that everything that carries texts as bytes works with either encoder and the tower need not stay in memory.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from vgen_jax.nn.attention import Attention, FeedForward
-from vgen_jax.types import Array, VgenError
+from vgen_jax.types import Array, Params, VgenError
 
 BYTE_VOCABULARY = 259  # 256 bytes after padding (0), end (1) and unknown (2)
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -23,6 +24,28 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
 }
 OLD_END_TOKEN = 2  # what CLIP's first configurations call the end mark, which really is the vocabulary's last token
+
+
+def looked_up(table: Params, token_BL: Array) -> Array:
+    """Embeddings that a frozen encoder computed beforehand, (B, tokens, D), of texts given as bytes.
+
+    A text that the table lacks becomes NaN, so that none passes for another.
+
+    Args:
+        table: ``token`` (N, L) int32, a text a row, as ``token_BL`` has it; ``embedding`` (N, tokens, D).
+
+    Raises:
+        VgenError: if the table is of texts of another length.
+    """
+    token_NL, embedding = table["token"], table["embedding"]
+    if token_NL.shape[1] != token_BL.shape[1]:
+        raise VgenError(
+            f"texts of {token_BL.shape[1]} bytes cannot be looked up among texts of {token_NL.shape[1]}: "
+            "use one data.token_length"
+        )
+    same_BN = (token_BL[:, None] == token_NL[None]).all(-1)
+    found = jnp.take(embedding, same_BN.argmax(1), axis=0)
+    return jnp.where(same_BN.any(1)[:, None, None], found, jnp.nan)
 
 
 class ByteTextEncoder(nn.Module):

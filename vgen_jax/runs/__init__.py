@@ -11,8 +11,9 @@ from ml_collections import ConfigDict
 from vgen_jax.types import VgenError
 
 RUNS = (
-    "benchmark", "check_data", "collect", "convert", "encode", "evaluate", "export", "generate", "import_videos",
-    "pipeline", "text_to_video", "train",
+    "benchmark", "bundle", "check_data", "collect", "collect_paths", "compare", "compare_results", "convert",
+    "embed_texts", "encode", "evaluate", "evaluate_place", "evaluate_videos", "export", "fast_benchmark",
+    "footprint", "generate", "import_videos", "pipeline", "revisit", "text_to_video", "train",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.log import progress
 from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
 from vgen_jax.rollout import sample_future, video_keys
+from vgen_jax.runs.embed_texts import with_window_texts
 from vgen_jax.runs.folder import keep_config, write_results
 from vgen_jax.types import Array, Key, Params, VgenError, VideoBatch
 
@@ -47,7 +48,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         raise VgenError(f"evaluate.windows {settings.windows} is no multiple of data.batch_size {data.batch_size}")
     if data.batch_size < 2:
         raise VgenError("data.batch_size is 1: use 2 or more, so that actions can be shuffled among windows")
-    model = build.load_slow_model(Path(config.model_dir))
+    model = with_window_texts(build.load_slow_model(Path(config.model_dir)), config.model_dir, data)
     past, future = data.windows[0]
     networks = evaluation_networks(model, sampler, settings.guidance, past, future)
     rng = jax.random.key(settings.seed)

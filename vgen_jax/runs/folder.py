@@ -1,7 +1,8 @@
 """A run's folder: where other runs' results are found, and the config that made it.
 
 In a config, a path that begins with ``@`` names a sibling of the run's work directory: with
-``--workdir=out/slow``, ``@data`` is ``out/data``. Pipelines put every stage in such a sibling.
+``--workdir=out/slow``, ``@data`` is ``out/data``. Pipelines put every stage in such a sibling. One that begins with
+``asset:`` names weights that come with the package (``bundled``).
 """
 
 import json
@@ -12,18 +13,20 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from vgen_jax.bundled import PREFIX, asset_folder
 from vgen_jax.types import VgenError
 
 CONFIG_FILE, RESULTS_FILE = "config.json", "results.json"
 # Keys that may change when a run is started again: they do not alter what has been computed so far.
 CHANGEABLE = (
     "train.steps", "train.log_every", "train.checkpoint_every", "train.keep", "train.profile_start",
-    "train.profile_steps", "mesh", "data.workers", "slow.unet.remat", "collect.workers",
+    "train.profile_steps", "mesh", "data.workers", "slow.unet.remat", "finetune.remat", "collect.workers",
+    "generate.save_every",
 )  # fmt: skip
 
 
 def resolved(config: ConfigDict, workdir: Path) -> ConfigDict:
-    """A locked copy of ``config`` with every ``@name`` replaced by its folder."""
+    """A locked copy of ``config`` with every ``@name`` and ``asset:name`` replaced by its folder."""
     return ConfigDict(_resolve(config.to_dict(), workdir)).lock()
 
 
@@ -32,6 +35,8 @@ def _resolve(value: Any, workdir: Path) -> Any:
         return {k: v if k == "stages" else _resolve(v, workdir) for k, v in value.items()}
     if isinstance(value, str) and value.startswith("@"):
         return str(workdir.parent / value[1:])
+    if isinstance(value, str) and value.startswith(PREFIX):
+        return str(asset_folder(value.removeprefix(PREFIX)))
     return value
 
 

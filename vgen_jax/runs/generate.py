@@ -1,12 +1,13 @@
 """Run ``generate``: a long video from a trained slow model and a stream of actions.
 
 Everything streams: an action is read when its chunk's turn comes, a chunk's frames are decoded and written while the
-next one is being sampled, and memory does not grow with the length.
+next one is being sampled, and memory does not grow with the length. A rollout that was killed goes on when the same
+command is started again (``runs.resume``).
 """
 
 import dataclasses
-import json
-import resource
+import itertools
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,14 +21,17 @@ from vgen_jax import build, media
 from vgen_jax.actions import ActionCodec, cycled, read_lines
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.diffusion.samplers import Sampler
-from vgen_jax.log import progress
+from vgen_jax.learning.slow import Preempted, StopSignal
+from vgen_jax.log import peak_mib, progress
 from vgen_jax.memory.files import save_memory
-from vgen_jax.rollout import ChunkAction, Generated, Start, rollout
+from vgen_jax.rollout import ChunkAction, Generated, Standing, Start, fresh_memory, opening, rollout
+from vgen_jax.runs.embed_texts import checked, told, with_texts
 from vgen_jax.runs.folder import keep_config, write_results
 from vgen_jax.runs.memory import MEMORY_FILE, MemoryConfig, chunk_sampler, loaded, make_memory, settings
-from vgen_jax.types import Array, VgenError
+from vgen_jax.runs.resume import STATE_FILE, Saved, load_standing, save_standing
+from vgen_jax.runs.videos import Videos
+from vgen_jax.types import Array, Key, Memory, VgenError
 
-SHEET_FRAMES = 48  # pictures on a contact sheet
 PEAK_EVERY = 100  # frames between two notes of the peak memory
 
 
@@ -64,6 +68,7 @@ class GenerateConfig:
         seed: of the noise.
         decode_frames: frames decoded at once.
         gif: write a GIF beside every mp4.
+        save_every: chunks between two saves of where the rollout stands.
     """
 
     past: int
@@ -75,10 +80,17 @@ class GenerateConfig:
     seed: int
     decode_frames: int
     gif: bool
+    save_every: int
+
+    def __post_init__(self) -> None:
+        if self.frames % self.future:
+            raise VgenError(f"generate.frames {self.frames} is no multiple of generate.future {self.future}")
+        if self.save_every < 1:
+            raise VgenError(f"generate.save_every is {self.save_every}: use 1 or more")
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
-    """Generates; writes ``samples/*.mp4``, ``*.gif``, ``*.png``, ``captions.jsonl``, ``results.json``, the memory."""
+    """Generates; writes ``samples/`` (mp4, GIF, contact sheet, frames, captions), ``results.json``, the memory."""
     keep_config(config, workdir)
     generate = build.section(GenerateConfig, config.generate, "generate")
     start_config = build.section(StartConfig, config.start, "start")
@@ -86,22 +98,30 @@ def run(config: ConfigDict, workdir: Path) -> None:
     model = build.load_slow_model(Path(config.model_dir))
     sampler = build.section(Sampler, config.sampler, "sampler")
     codec = ActionCodec(model.data, model.config.actions, token_length(model), generate.future)
+    typed = generate.actions_from == "-"
+    announced = codec.chunks(generate.actions) if typed else action_stream(codec, generate)
+    model = with_texts(model, config.model_dir, told(codec, announced, typed))
     start, first = starting_point(model, start_config, generate)
     sample_chunk, compilations = chunk_sampler(
-        model, sampler, generate.guidance, generate.future, memory_config.sampling
+        model, sampler, generate.guidance, generate.future, memory_config.sampling, memory_config.guidance
     )
     memory, rng = make_memory(memory_config, model, generate.past, generate.future), jax.random.key(generate.seed)
-    m = loaded(memory_config, memory.memory, start, rng, Path(config.model_dir))
-    actions, view = action_stream(codec, generate), chunk_decoder(model, generate.decode_frames)
-    chunks = rollout(sample_chunk, memory.memory, start, actions, generate.future, rng, m, view)
-    written = write_videos(model, chunks, first, generate, workdir / "samples")
+    unfinished = Unfinished(workdir / STATE_FILE, settings(memory_config, Path(config.model_dir)), generate.save_every)
+    since = unfinished.load(memory.memory, start, rng)
+    m = None if since else loaded(memory_config, memory.memory, start, rng, Path(config.model_dir))
+    done = since.chunks if since else 0
+    actions, view = checked(model, action_stream(codec, generate, done)), chunk_decoder(model, generate.decode_frames)
+    chunks = rollout(sample_chunk, memory.memory, start, actions, generate.future, rng, m, view, since)
+    with Videos(workdir / "samples", first, model.data.fps, generate.gif, generate.future, done) as videos:
+        written = write_videos(chunks, videos, generate, unfinished, since)
     if jax.tree.leaves(written.memory):
-        save_memory(workdir / MEMORY_FILE, written.memory, settings(memory_config, Path(config.model_dir)))
+        save_memory(workdir / MEMORY_FILE, written.memory, unfinished.settings)
     results = {
         "frames": written.frames,
         "videos": len(start.id_B),
         "seconds": round(written.seconds, 2),
         "seconds_per_frame": written.seconds / max(1, written.frames * len(start.id_B)),
+        "resumed_at_frame": done * generate.future,
         **{f"peak_memory_mib_frame_{frame}": mib for frame, mib in written.peak_mib.items()},
         "compilations": compilations(),
         "memory": memory_config.kind,
@@ -110,6 +130,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         "device": jax.devices()[0].device_kind,
     }
     write_results(workdir, results)
+    unfinished.forget()
 
 
 def token_length(model: build.SlowModel) -> int:
@@ -117,18 +138,22 @@ def token_length(model: build.SlowModel) -> int:
     return model.config.text.max_length if model.config.text.width else 0
 
 
-def action_stream(codec: ActionCodec, generate: GenerateConfig) -> Iterator[ChunkAction]:
-    """The chunks' actions, at most ``generate.frames`` frames of them."""
-    if generate.frames % generate.future:
-        raise VgenError(f"generate.frames {generate.frames} is no multiple of generate.future {generate.future}")
+def action_stream(codec: ActionCodec, generate: GenerateConfig, done: int = 0) -> Iterator[ChunkAction]:
+    """The actions of the chunks after the first ``done``, at most ``generate.frames`` frames with these.
+
+    A list, a file or a pipe begins anew when a rollout goes on; who sits at a terminal does not type all again.
+    """
     if generate.actions_from:
         chunks = codec.chunks(read_lines(generate.actions_from))
     elif not generate.frames:
         chunks = codec.chunks(generate.actions)
     else:
         chunks = codec.chunks(cycled(generate.actions, generate.frames // codec.info.chunk))
-    limit = generate.frames // generate.future or None
-    return (chunk for number, chunk in zip(range(limit), chunks, strict=False)) if limit else chunks
+    typed = generate.actions_from == "-" and sys.stdin.isatty()
+    limit = generate.frames // generate.future if generate.frames else None
+    if typed:
+        return itertools.islice(chunks, None if limit is None else limit - done)
+    return itertools.islice(chunks, done, limit)
 
 
 def chunk_decoder(model: build.SlowModel, frames: int) -> Callable[[Array], list[Array]]:
@@ -200,69 +225,69 @@ class Written(NamedTuple):
     memory: Any
 
 
-def peak_mib() -> float:
-    """Peak memory so far, MiB: of the device where it tells, else of this process."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "peak_bytes_in_use" in stats:
-        return stats["peak_bytes_in_use"] / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+class Unfinished:
+    """The rollout's place on disk.
 
+    Attributes:
+        settings: of its memory and model, kept with it.
+        every: chunks between two saves.
+        seconds: that it took before this process.
+    """
 
-class VideoFiles:
-    """The files of one video, written as its frames come, and the frames kept for its contact sheet."""
+    def __init__(self, path: Path, settings: dict[str, Any], every: int):
+        self._path, self.settings, self.every, self.seconds = path, settings, every, 0.0
 
-    def __init__(self, stem: Path, first_HWC: np.ndarray, fps: float, gif: bool):
-        opening = media.caption_frames(first_HWC[None], ["start"])
-        suffixes = (".mp4", ".gif") if gif else (".mp4",)
-        self._sheet = stem.with_suffix(".png")
-        self._writers = [media.VideoWriter(stem.with_suffix(s), fps, opening.shape[1:3]) for s in suffixes]
-        self._kept = [(first_HWC, "start")]
-        self._write(opening)
+    def load(self, memory: Memory, start: Start, rng: Key) -> Standing | None:
+        """Where the rollout with this memory, start and key stands; ``None`` at its beginning."""
+        if not self._path.is_file():
+            return None
+        saved = load_standing(self._path, opening(start), fresh_memory(memory, start, rng), self.settings)
+        self.seconds = saved.seconds
+        print(f"goes on after {saved.standing.chunks} chunks", flush=True)
+        return saved.standing
 
-    def _write(self, frames_THWC: np.ndarray) -> None:
-        for writer in self._writers:
-            writer.write(frames_THWC)
+    def save(self, chunk: Generated, seconds: float) -> None:
+        """Writes the place after ``chunk``, whose frames must be safe by then."""
+        standing = Standing(chunk.number + 1, chunk.past, chunk.memory)
+        save_standing(self._path, Saved(standing, seconds), self.settings)
 
-    def add(self, frames_THWC: np.ndarray, text: str) -> None:
-        """Appends captioned frames."""
-        self._write(media.caption_frames(frames_THWC, [text] * len(frames_THWC)))
-
-    def keep(self, frame_HWC: np.ndarray, text: str) -> None:
-        """Keeps a chunk's last frame for the contact sheet, as long as there is room."""
-        if len(self._kept) < SHEET_FRAMES:
-            self._kept.append((frame_HWC, text))
-
-    def close(self) -> None:
-        """Finishes the videos and writes the contact sheet."""
-        for writer in self._writers:
-            writer.close()
-        frames, texts = zip(*self._kept, strict=True)
-        media.write_png(self._sheet, media.contact_sheet(frames, texts))
+    def forget(self) -> None:
+        """The rollout is finished."""
+        self._path.unlink(missing_ok=True)
 
 
 def write_videos(
-    model: build.SlowModel, chunks: Iterable[Generated], first_BHWC: np.ndarray, generate: GenerateConfig, folder: Path
+    chunks: Iterable[Generated],
+    videos: Videos,
+    generate: GenerateConfig,
+    unfinished: Unfinished,
+    since: Standing | None,
 ) -> Written:
-    """Writes decoded chunks (``chunk_decoder``) as they come; what is there when something fails stays readable."""
-    folder.mkdir(parents=True, exist_ok=True)
-    fps = model.data.fps
-    videos = [VideoFiles(folder / f"video_{b}", first, fps, generate.gif) for b, first in enumerate(first_BHWC)]
-    total = generate.frames // generate.future or None
-    count, peaks, m, begun = 0, {}, None, time.perf_counter()
+    """Writes decoded chunks (``chunk_decoder``) as they come, and now and then where the rollout stands.
+
+    Raises:
+        Preempted: after SIGTERM, when the chunk at hand has been written and the place saved.
+    """
+    done, m = (since.chunks, since.memory) if since else (0, None)
+    peaks: dict[int, float] = {}
+    begun = time.perf_counter() - unfinished.seconds
+    stop = None if generate.actions_from == "-" else StopSignal()  # a wait for a line is not to be outlasted
     try:
-        with (folder / "captions.jsonl").open("w") as captions:
-            for chunk in progress(chunks, total=total, desc="generate", unit="chunk"):
-                captions.write(json.dumps({"frame": count + 1, "text": chunk.action.text}) + "\n")
-                for part in chunk.view:
-                    frames_BTHWC = np.asarray(part)
-                    for video, frames_THWC in zip(videos, frames_BTHWC, strict=True):
-                        video.add(frames_THWC, chunk.action.text)
-                for video, frames_THWC in zip(videos, frames_BTHWC, strict=True):
-                    video.keep(frames_THWC[-1], chunk.action.text)
-                count, m = count + generate.future, chunk.memory
-                if count % PEAK_EVERY < generate.future:
-                    peaks[count] = round(peak_mib(), 1)
+        with progress(total=generate.frames // generate.future or None, desc="generate", unit="chunk") as bar:
+            bar.update(done)
+            for chunk in chunks:
+                videos.add(chunk.view, chunk.action.text)
+                done, m = chunk.number + 1, chunk.memory
+                stopping = stop is not None and stop.reached()
+                if done % unfinished.every == 0 or stopping:
+                    videos.flush()
+                    unfinished.save(chunk, time.perf_counter() - begun)
+                if stopping:
+                    raise Preempted(done)
+                if done * generate.future % PEAK_EVERY < generate.future:
+                    peaks[done * generate.future] = round(peak_mib(), 1)
+                bar.update()
     finally:
-        for video in videos:
-            video.close()
-    return Written(count, time.perf_counter() - begun, peaks, m)
+        if stop is not None:
+            stop.restore()
+    return Written(done * generate.future, time.perf_counter() - begun, peaks, m)

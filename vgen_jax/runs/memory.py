@@ -9,6 +9,7 @@ import jax
 
 from vgen_jax import build
 from vgen_jax.checkpoint import digest
+from vgen_jax.compose.contrast import contrastive
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.learning.fast import FastConfig, FastState, fast_update, init_fast
 from vgen_jax.memory.anchor import Anchor
@@ -18,7 +19,7 @@ from vgen_jax.memory.none import NoMemory
 from vgen_jax.memory.temp_lora import TempLora, TempLoraWhole
 from vgen_jax.nn.lora import Lora, merge, with_lora
 from vgen_jax.rollout import SampleChunk, Start, fresh_memory, sample_future
-from vgen_jax.types import Array, Key, Memory, Params, Recalled, VgenError, VideoBatch
+from vgen_jax.types import Array, Key, Memory, Params, Predictor, Recalled, VgenError, VideoBatch
 
 MEMORY_FILE = "memory.safetensors"
 ADAPTED = "unet"  # the part of a slow model's parameters that adapters are for
@@ -36,6 +37,8 @@ class MemoryConfig:
         sampling: how adapters enter the sampler. ``merged``: into the weights, once per chunk, which needs room for a
             second copy of the adapted weights and takes one video after the other. ``intercepted``: beside the weights
             in every step, all videos at once.
+        guidance: how far a prediction goes from that without adapters to that with them (``compose.contrast``); 1 is
+            the adapters' own, other values ask the network twice.
         context: of kind ``context``.
         temp_lora: of kind ``temp_lora``.
     """
@@ -43,6 +46,7 @@ class MemoryConfig:
     kind: Literal["none", "context", "anchor", "temp_lora"]
     load: str
     sampling: Sampling
+    guidance: float
     context: ContextConfig
     temp_lora: FastConfig
 
@@ -120,26 +124,38 @@ def merged(params: Params, lora: Lora) -> Params:
 
 
 def chunk_sampler(
-    model: build.SlowModel, sampler: Sampler, guidance: float, frames: int, sampling: Sampling = "merged"
+    model: build.SlowModel,
+    sampler: Sampler,
+    guidance: float,
+    frames: int,
+    sampling: Sampling = "merged",
+    contrast: float = 1.0,
 ) -> tuple[SampleChunk, Callable[[], int]]:
-    """The jitted sampler of one chunk, with a function that tells how often it was compiled."""
+    """The jitted sampler of one chunk, with a function that tells how often it was compiled.
+
+    Args:
+        guidance: scale of classifier-free guidance.
+        contrast: ``MemoryConfig.guidance``.
+    """
     config = model.config
 
-    def windows(model: build.SlowModel, params: Params, past: Array, window: VideoBatch, key_B: Key) -> Array:
-        predictor = build.guided(model, params, window, guidance)
+    def windows(predictor: Predictor, params: Params, past: Array, window: VideoBatch, key_B: Key) -> Array:
         condition = model.denoiser.embed(params, window)
         return sample_future(predictor, condition, past, frames, config.schedule, sampler, config.masking, key_B)
 
     @jax.jit
     def sample(params: Params, adapters: Lora | None, past: Array, window: VideoBatch, key_B: Key) -> Array:
         if adapters is None:
-            return windows(model, params, past, window, key_B)
+            return windows(build.guided(model, params, window, guidance), params, past, window, key_B)
 
         def one(inputs: tuple[Lora, Array, VideoBatch, Key]) -> Array:
             lora, (past, window, key) = inputs[0], jax.tree.map(lambda x: x[None], inputs[1:])
             if sampling == "merged":
-                return windows(model, merged(params, lora), past, window, key)[0]
-            return windows(with_adapter(model, lora), params, past, window, key)[0]
+                remembered = build.guided(model, merged(params, lora), window, guidance)
+            else:
+                remembered = build.guided(with_adapter(model, lora), params, window, guidance)
+            plain = build.guided(model, params, window, guidance)
+            return windows(contrastive(plain, remembered, contrast), params, past, window, key)[0]
 
         each = jax.lax.map if sampling == "merged" else lambda f, xs: jax.vmap(f)(xs)
         return each(one, (adapters, past, window, key_B))

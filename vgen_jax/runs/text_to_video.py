@@ -18,16 +18,16 @@ from ml_collections import ConfigDict
 
 from vgen_jax import build, media
 from vgen_jax.compose.guidance import classifier_free
-from vgen_jax.convert import clip, kl_vae, modelscope
+from vgen_jax.convert import kl_vae, modelscope
+from vgen_jax.convert.clip import text_embeddings
 from vgen_jax.convert.schedulers import Scheduler, load_scheduler
 from vgen_jax.diffusion.samplers import normal_like, sample
-from vgen_jax.log import progress
+from vgen_jax.log import peak_mib, progress
 from vgen_jax.models.autoencoder_kl import AutoencoderKL
-from vgen_jax.models.text import ClipTextEncoder
 from vgen_jax.models.unet_latent import UNet3D
 from vgen_jax.objectives.autoencoder import from_unit
 from vgen_jax.runs.folder import keep_config, write_results
-from vgen_jax.runs.generate import SHEET_FRAMES, peak_mib
+from vgen_jax.runs.videos import SHEET_FRAMES
 from vgen_jax.types import Array, Condition, Key, Params, Prediction, VgenError
 
 EMBEDDINGS_FILE = "text_embeddings.safetensors"
@@ -123,23 +123,6 @@ def kept_embeddings(folder: str, texts: Sequence[str], path: Path) -> np.ndarray
         return safetensors.numpy.load_file(path)["text"]
     except (safetensors.SafetensorError, KeyError) as error:
         raise VgenError(f"{path} is damaged ({error}): delete it") from error
-
-
-def text_embeddings(folder: str, texts: Sequence[str]) -> np.ndarray:
-    """Embeddings of texts, float32 (N, L, D); the text tower is in memory during the call only.
-
-    Raises:
-        VgenError: if the folder's text tower or tokenizer cannot be loaded, or they do not belong together.
-    """
-    token_NL = clip.load_tokenizer(folder)(texts)
-    config, params = clip.load_text(folder)
-    if token_NL.max() >= config["vocabulary"]:
-        raise VgenError(
-            f"the tokenizer in {folder} has token {token_NL.max()}, its text tower only {config['vocabulary']}: "
-            "use a tokenizer and a text tower that belong together"
-        )
-    embed = jax.jit(ClipTextEncoder(**config).apply)
-    return np.concatenate([np.asarray(embed({"params": params}, token_L[None])) for token_L in token_NL])
 
 
 def to_device(params: Any) -> None:

@@ -1,6 +1,7 @@
 """Run ``train``: any objective, through the one loop; ends in an export that other runs load.
 
-``config.objective.kind`` chooses what is trained: ``autoencoder`` or ``masked_diffusion``.
+``config.objective.kind`` chooses what is trained: ``autoencoder``, ``masked_diffusion``, ``continued``, ``finetune`` or
+``place``.
 """
 
 import dataclasses
@@ -15,8 +16,8 @@ from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
 from vgen_jax import build
-from vgen_jax.checkpoint import digest, export
-from vgen_jax.data.pipeline import PipelineConfig, make_iterator, to_batch
+from vgen_jax.checkpoint import export
+from vgen_jax.data.pipeline import PipelineConfig, make_iterator
 from vgen_jax.data.records import INFO_FILE, read_info
 from vgen_jax.data.schema import DatasetInfo
 from vgen_jax.learning.slow import Task, TrainConfig, train
@@ -25,27 +26,15 @@ from vgen_jax.log import is_main_process, progress
 from vgen_jax.models.autoencoder_kl import AutoencoderKL, principal_path
 from vgen_jax.objectives import autoencoder as autoencoder_objective
 from vgen_jax.objectives import masked_diffusion as diffusion_objective
+from vgen_jax.runs.continued import continued_task
+from vgen_jax.runs.finetune import finetune_task
 from vgen_jax.runs.folder import keep_config
+from vgen_jax.runs.inputs import Batches, Finish, latents_folder, pipeline_config
+from vgen_jax.runs.place import place_task
 from vgen_jax.sharding import MeshConfig, gathered, make_mesh
-from vgen_jax.types import Array, Key, Params, VgenError, VideoBatch
+from vgen_jax.types import Array, Key, Params, VgenError
 
 SAMPLE_BATCHES = 32
-
-
-class Batches:
-    """The data iterator as VideoBatches."""
-
-    def __init__(self, config: PipelineConfig):
-        self._iterator = make_iterator(config, jax.process_index(), jax.process_count())
-
-    def __next__(self) -> VideoBatch:
-        return to_batch(next(self._iterator))
-
-    def get_state(self) -> dict[str, Any]:
-        return self._iterator.get_state()
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        self._iterator.set_state(state)
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -69,15 +58,6 @@ def run(config: ConfigDict, workdir: Path) -> None:
     params = gathered(state.ema, make_mesh(mesh))
     if is_main_process():
         finish(params, workdir / "export")
-
-
-# (moving average of the parameters as NumPy arrays, export folder)
-Finish = Callable[[Params, Path], None]
-
-
-def pipeline_config(config: ConfigDict) -> PipelineConfig:
-    """The data section."""
-    return build.section(PipelineConfig, config.data, "data")
 
 
 def autoencoder_task(config: ConfigDict) -> tuple[Task, Finish]:
@@ -124,7 +104,7 @@ def diffusion_task(config: ConfigDict) -> tuple[Task, Finish]:
     """Slow learning (SlowFast-VGen §3.1.1) on frames, through a frozen autoencoder, or on stored latents."""
     data = pipeline_config(config)
     info = read_info(data.data_dir)
-    autoencoder_folder = latents_folder(config, info, data.data_dir)
+    autoencoder_folder = latents_folder(Path(config.autoencoder_dir), info, data.data_dir)
     autoencoder = build.load_autoencoder(autoencoder_folder)
     slow = slow_config(config, info, autoencoder.channels)
     to_latents = autoencoder.encode if info.content == "frames" else Partial(lambda latents: latents)
@@ -141,14 +121,6 @@ def diffusion_task(config: ConfigDict) -> tuple[Task, Finish]:
         shutil.copytree(autoencoder_folder, folder / "autoencoder", dirs_exist_ok=True)
 
     return Task(networks.init, objective, Batches(data)), finish
-
-
-def latents_folder(config: ConfigDict, info: DatasetInfo, data_dir: str) -> Path:
-    """The export of the autoencoder; stored latents must have been made by that very one."""
-    folder = Path(config.autoencoder_dir)
-    if info.latents is not None and info.latents["digest"] != digest(folder):
-        raise VgenError(f"the latents in {data_dir} were made by another autoencoder than {folder}: encode them again")
-    return folder
 
 
 def slow_config(config: ConfigDict, info: DatasetInfo, channels: int) -> build.SlowConfig:
@@ -171,4 +143,7 @@ def slow_config(config: ConfigDict, info: DatasetInfo, channels: int) -> build.S
 TASKS: dict[str, Callable[[ConfigDict], tuple[Task, Finish]]] = {
     "autoencoder": autoencoder_task,
     "masked_diffusion": diffusion_task,
+    "continued": continued_task,
+    "finetune": finetune_task,
+    "place": place_task,
 }

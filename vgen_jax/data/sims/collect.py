@@ -25,15 +25,18 @@ from vgen_jax.data.records import (
     shard_name,
     write_text,
 )
-from vgen_jax.data.schema import SCHEMA_VERSION, ActionSpace, DatasetInfo, Episode, ShardInfo, TextSpan
+from vgen_jax.data.schema import SCHEMA_VERSION, ActionSpace, DatasetInfo, Episode, ShardInfo, may_share_scenes
 from vgen_jax.data.sims.base import Simulator
-from vgen_jax.data.sims.explorer import Explorer, Sight
+from vgen_jax.data.sims.explorer import Explorer
+from vgen_jax.data.sims.paths import PathsConfig, path_scene, record_path
+from vgen_jax.data.sims.record import play
 from vgen_jax.data.sims.vizdoom import VizDoomSimulator
 from vgen_jax.log import progress as progress_bar
 from vgen_jax.types import VgenError
 
 SIMULATORS = {"vizdoom": VizDoomSimulator}
 _ATTEMPTS = 20
+_PLACES, _PATH_ATTEMPTS = 15, 300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,43 +105,25 @@ def make_simulator(config: CollectConfig) -> Simulator:
 
 
 def record_episode(simulator: Simulator, config: CollectConfig, scene: str, seed: int) -> Episode | None:
-    """Plays one episode; ``None`` where the simulator ended it early."""
-    steps, chunk = config.episode_steps, config.chunk
-    book = {command.name: command for command in simulator.commands}
-    rng = np.random.default_rng((seed, 1))
+    """Plays one episode of the explorer; ``None`` where the simulator ended it early."""
     explorer = Explorer(seed)
-    seen = simulator.reset(seed, scene)
-    frames = np.empty((steps + 1, *seen.frame_HWC.shape), np.uint8)
-    poses = np.empty((steps + 1, 4), np.float32)
-    actions = np.empty((steps, len(simulator.action_space.names)), np.float32)
-    ids = np.empty(steps, np.int32)
-    texts = []
-    frames[0], poses[0] = seen.frame_HWC, seen.pose
-    moved = math.inf
-    for first in range(0, steps, chunk):
-        command = book[explorer.next(Sight(simulator.clearance(), moved))]
-        texts.append(TextSpan(first, first + chunk, command.texts[rng.integers(len(command.texts))]))
-        actions[first : first + chunk] = command.actions
-        ids[first : first + chunk] = command.id
-        for t in range(first, first + chunk):
-            seen = simulator.step(actions[t])
-            if seen.ended:
-                return None
-            frames[t + 1], poses[t + 1] = seen.frame_HWC, seen.pose
-        moved = float(np.hypot(*(poses[first + chunk, :2] - poses[first, :2])))
-    return Episode(
-        source=config.simulator,
-        simulator=simulator.name,
-        simulator_version=simulator.version,
-        seed=seed,
-        split=config.split,
-        scene=scene,
-        fps=simulator.fps,
-        frames_THWC=frames,
-        actions={"continuous": actions, "discrete": ids},
-        texts=tuple(texts),
-        extras={"pose": poses},
-    )
+    steps, chunk = config.episode_steps, config.chunk
+    return play(simulator, scene, seed, config.split, steps, chunk, lambda sight, pose_TP: explorer.next(sight))
+
+
+def _attempt(
+    simulator: Simulator, config: CollectConfig, paths: PathsConfig | None, number: int, attempt: int
+) -> tuple[str, Episode | None]:
+    """One try at an episode: (scene, the episode)."""
+    seed = _episode_seed(config, number, attempt)
+    if paths is None:
+        scenes = simulator.scenes(config.split)
+        scene = scenes[number % len(scenes)]
+        return scene, record_episode(simulator, config, scene, seed)
+    scene = path_scene(simulator.scenes(paths.scenes), paths, number)
+    script = attempt - attempt % _PLACES  # another script where that many places in a row had no room for one
+    seeds = (_episode_seed(config, number, script), seed)
+    return scene, record_path(simulator, paths, config.split, config.chunk, number, scene, seeds)
 
 
 def _episode_seed(config: CollectConfig, episode: int, attempt: int) -> int:
@@ -166,20 +151,20 @@ class _Worker:
         return cls.simulator
 
 
-def _collect_shard(folder: Path, config: CollectConfig, shard: int) -> None:
+def _collect_shard(folder: Path, config: CollectConfig, paths: PathsConfig | None, shard: int) -> None:
     simulator = _Worker.the_simulator(config)
-    scenes = simulator.scenes(config.split)
+    attempts = _ATTEMPTS if paths is None else _PATH_ATTEMPTS
     first = shard * config.episodes_per_shard
     with EpisodeWriter(folder / shard_name(config.split, shard, config.shards)) as writer:
         for number in range(first, min(first + config.episodes_per_shard, config.episodes)):
             started = time.monotonic()
-            scene = scenes[number % len(scenes)]
-            for attempt in range(_ATTEMPTS):
-                episode = record_episode(simulator, config, scene, _episode_seed(config, number, attempt))
+            for attempt in range(attempts):
+                scene, episode = _attempt(simulator, config, paths, number, attempt)
                 if episode is not None:
                     break
             else:
-                raise VgenError(f"{scene}: {_ATTEMPTS} episodes in a row ended early; use another seed")
+                why = "ended early" if paths is None else "had no room or did not come back"
+                raise VgenError(f"{scene}: {attempts} episodes in a row {why}; use another seed")
             writer.write(episode)
             _Worker.progress.put((len(episode.frames_THWC), time.monotonic() - started))
         write_text(_index_path(folder, config, shard), json.dumps(dataclasses.asdict(writer.info)))
@@ -198,10 +183,12 @@ def _read_index(folder: Path, config: CollectConfig, shard: int) -> ShardInfo | 
     return ShardInfo(raw["file"], tuple(raw["frames"]), tuple(raw["scenes"]))
 
 
-def _check_same(folder: Path, config: CollectConfig) -> None:
+def _check_same(folder: Path, config: CollectConfig, paths: PathsConfig | None) -> None:
     """Refuses to continue a collection that was begun with other settings."""
     path = folder / f"{config.split}.collect.json"
     wanted = {key: value for key, value in dataclasses.asdict(config).items() if key != "workers"}
+    if paths is not None:
+        wanted["paths"] = dataclasses.asdict(paths)
     wanted["schema_version"] = SCHEMA_VERSION  # the shards of another version could not be read with the new ones
     wanted = json.loads(json.dumps(wanted))
     if path.is_file():
@@ -214,20 +201,23 @@ def _check_same(folder: Path, config: CollectConfig) -> None:
         write_text(path, json.dumps(wanted, indent=1))
 
 
-def collect(out: str | Path, config: CollectConfig) -> CollectReport:
+def collect(out: str | Path, config: CollectConfig, paths: PathsConfig | None = None) -> CollectReport:
     """Collects one split into a folder; call it once per split. Prints progress and frames/s per process.
+
+    Args:
+        paths: scripted paths instead of the explorer's walks; ``config`` asks for as many steps and frames.
 
     Raises:
         VgenError: the folder holds a collection with other settings (the key is named), or a worker failed.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    _check_same(folder, config)
+    _check_same(folder, config, paths)
     todo = [s for s in range(config.shards) if _read_index(folder, config, s) is None]
     if todo and _is_listed(folder, config):
         todo = []
     started = time.monotonic()
-    new_frames, busy = _run_workers(folder, config, todo) if todo else (0, 0.0)
+    new_frames, busy = _run_workers(folder, config, paths, todo) if todo else (0, 0.0)
     seconds = time.monotonic() - started
     if not _is_listed(folder, config):
         _write_info(folder, config)
@@ -238,7 +228,7 @@ def collect(out: str | Path, config: CollectConfig) -> CollectReport:
     return report
 
 
-def _run_workers(folder: Path, config: CollectConfig, todo: list[int]) -> tuple[int, float]:
+def _run_workers(folder: Path, config: CollectConfig, paths: PathsConfig | None, todo: list[int]) -> tuple[int, float]:
     """Returns the new frames and the seconds that the processes took for them, added up."""
     context = multiprocessing.get_context("spawn")
     progress = context.Queue()
@@ -248,7 +238,7 @@ def _run_workers(folder: Path, config: CollectConfig, todo: list[int]) -> tuple[
         min(config.workers, len(todo)), mp_context=context, initializer=_Worker.start, initargs=(progress,)
     )
     try:
-        running = {pool.submit(_collect_shard, folder, config, shard) for shard in todo}
+        running = {pool.submit(_collect_shard, folder, config, paths, shard) for shard in todo}
         with progress_bar(total=total, unit="frame", desc=f"collect {config.split}") as bar:
             while running:
                 finished, running = concurrent.futures.wait(
@@ -313,7 +303,7 @@ def _write_info(folder: Path, config: CollectConfig) -> None:
 
 
 def merge(old: DatasetInfo, new: DatasetInfo, folder: Path) -> DatasetInfo:
-    """The splits of both, which must agree in everything else and share no scene."""
+    """The splits of both, which must agree in everything else and share no scene (but see ``may_share_scenes``)."""
     for field in dataclasses.fields(DatasetInfo):
         a, b = getattr(old, field.name), getattr(new, field.name)
         if field.name != "splits" and a != b:
@@ -321,6 +311,6 @@ def merge(old: DatasetInfo, new: DatasetInfo, folder: Path) -> DatasetInfo:
     for name, shards in old.splits.items():
         for other, added in new.splits.items():
             common = scenes_of(shards) & scenes_of(added)
-            if name != other and common:
+            if common and not may_share_scenes(name, other):
                 raise VgenError(f"{folder}: scene {min(common)} is in splits {name} and {other}; use another folder")
     return dataclasses.replace(old, splits={**old.splits, **new.splits})

@@ -1,0 +1,107 @@
+"""The revisit benchmark: does a memory bring a place back as it was? docs/revisit.md says what is measured.
+
+    python -m vgen_jax.main --config=configs/eval/revisit.py --workdir=out
+
+records scripted paths on the validation maps into ``paths`` beside the work directory where there are none yet, lets
+every memory follow them with the bundled weights, and writes results.json and report.html. A second start goes on where
+the first one stopped. Needs ``pip install -e ".[sim,eval]"``. Another model: ``--config.model_dir=…/slow/export``.
+
+variant  what                                                               hardware and time
+all      9 memories, 64, 200 and 600 frames, 32 paths each, both protocols  2 cores, many hours; not measured yet
+smoke    3 memories, 64 frames, 4 paths                                     2 cores, to end within 3 minutes
+sweep    the learning of temp_lora, one setting at a time, 200 frames of    2 cores, many hours; not measured yet
+         8 paths on the training maps
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+from configs.data import revisit as data
+
+PAST, FUTURE, SAMPLER_STEPS = 2, 4, 4
+TEMPORAL = "temp_conv|transformer_in|transformers/temporal"
+ATTENTION = "transformer"
+EVERYTHING = "^(?!conv_out$)"
+
+
+def lora(rank=32, targets=EVERYTHING):
+    """An adapter's section."""
+    return {"rank": rank, "alpha": 0.0, "targets": targets}
+
+
+# The project's setting, chosen on the tuning paths, and around it one axis at a time.
+BEST = {"steps": 4, "learning_rate": 1e-3, "lora": lora()}
+SWEEP = {
+    **{f"rank_{rank}": {"lora": lora(rank)} for rank in (4, 16, 64)},
+    **{f"rate_{rate:g}": {"learning_rate": rate} for rate in (3e-5, 1e-4, 3e-4, 3e-3, 1e-2)},
+    **{f"steps_{steps}": {"steps": steps} for steps in (1, 16)},
+    "targets_temporal": {"lora": lora(targets=TEMPORAL)},
+    "targets_attention": {"lora": lora(targets=ATTENTION)},
+    "fresh_optimizer": {"persist_optimizer": False},
+    **{f"guidance_{scale:g}": {"guidance": scale} for scale in (1.5, 2.0, 3.0)},
+}  # fmt: skip
+
+
+def contender(name, past=PAST, **changes):
+    """A memory with the f_p of its rollouts."""
+    return {"memory": common.memory(name, **changes), "past": past}
+
+
+# The paper's table of variants, and the baselines that every memory has to beat.
+MEMORIES = {
+    "none": contender("none"),
+    "context": contender("context"),
+    "anchor": contender("anchor"),
+    "temp_lora": contender("temp_lora", **BEST),
+    "temp_lora_paper": contender("temp_lora"),
+    "temp_lora_original": contender("temp_lora_original", **BEST),
+    "temp_lora_full": contender("temp_lora_full", **BEST),
+    "temp_lora_frame": contender("temp_lora", past=1, **BEST),
+    "none_frame": contender("none", past=1),
+}
+TUNED = {
+    "none": MEMORIES["none"],
+    "centre": MEMORIES["temp_lora"],
+    "paper": MEMORIES["temp_lora_paper"],
+    **{name: contender("temp_lora", **{**BEST, **changes}) for name, changes in SWEEP.items()},
+}
+
+VARIANTS = {
+    "all": {
+        "paths": "all", "split": "revisit", "lengths": (64, 200, 600), "count": 32, "batch": 16, "shown": 4,
+        "memories": MEMORIES, "shown_memories": ("none", "context", "temp_lora_paper", "temp_lora"),
+    },
+    "smoke": {
+        "paths": "smoke", "split": "revisit", "lengths": (64,), "count": 4, "batch": 4, "shown": 2,
+        "memories": {name: MEMORIES[name] for name in ("none", "anchor", "temp_lora")},
+        "shown_memories": ("none", "anchor", "temp_lora"),
+    },
+    "sweep": {
+        "paths": "all", "split": "revisit_tune", "lengths": (200,), "count": 8, "batch": 8, "shown": 2,
+        "memories": TUNED, "shown_memories": ("none", "paper", "centre"),
+    },
+}  # fmt: skip
+
+
+def get_config(arg="all"):
+    """The run of a variant."""
+    if arg not in VARIANTS:
+        raise ValueError(f"configs/eval/revisit.py has no variant '{arg}': use one of {', '.join(VARIANTS)}")
+    v = VARIANTS[arg]
+    return ConfigDict(
+        {
+            "run": "revisit",
+            "data_dir": "@paths",
+            "collect": data.get_config(v["paths"]).to_dict(),
+            "model_dir": "asset:vizdoom/slow",
+            "place_dir": "asset:vizdoom/place",
+            "revisit": {
+                "split": v["split"], "lengths": v["lengths"], "paths": v["count"], "batch": v["batch"],
+                "protocols": ("generated", "primed"), "future": FUTURE, "guidance": 1.0, "seed": 0,
+                "decode_frames": FUTURE, "shown_paths": v["shown"], "shown_memories": v["shown_memories"],
+            },
+            "memories": v["memories"],
+            "sampler": common.sampler(SAMPLER_STEPS),
+        },
+        convert_dict=True,
+    )  # fmt: skip

@@ -1,0 +1,187 @@
+"""The run ``evaluate_videos`` on folders that another program could have made."""
+
+import json
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from configs.eval import compare as compare_configs
+from configs.eval import videos as configs
+from tests import tiny
+from vgen_jax import scoring
+from vgen_jax.checkpoint import digest, export
+from vgen_jax.clips import Clips, Cut
+from vgen_jax.metrics.features import FeatureNet
+from vgen_jax.runs import compare_results, evaluate_videos
+from vgen_jax.runs.place import PlaceConfig, place_network
+from vgen_jax.types import VgenError
+
+CONFIG = "configs/eval/videos.py"
+COUNT = 5
+
+
+def frames(seed: int) -> np.ndarray:
+    """A smooth picture that drifts: 6 frames of 24x32."""
+    wide = gaussian_filter(np.random.default_rng(seed).normal(size=(24, 48, 3)), (2, 2, 0))
+    wide = np.clip(128 + 60 * wide / wide.std(), 0, 255).astype(np.uint8)
+    return np.stack([wide[:, t : t + 32] for t in range(6)])
+
+
+def noisy(video: np.ndarray, scale: float) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, scale, video.shape)
+    return np.clip(video + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Real videos, as .npz and as GIFs of imageio's, and three sets that are more and more noisy."""
+    root = tmp_path_factory.mktemp("videos")
+    found = {name: root / name for name in ("real", "gif", "little", "more", "much")}
+    for name, path in found.items():
+        path.mkdir()
+        for n in range(COUNT):
+            video = frames(n)
+            if name == "gif":
+                imageio.imwrite(path / f"{n}.gif", video)
+            else:
+                scale = {"real": 0, "little": 2, "more": 20, "much": 60}[name]
+                np.savez(path / f"{n}.npz", noisy(video, scale))
+    return found
+
+
+def run(real: Path, generated: Path, workdir: Path, **changes: Any) -> dict[str, Any]:
+    config = configs.get_config()
+    config.update({"real": str(real), "generated": str(generated)})
+    config.update_from_flattened_dict(changes)
+    evaluate_videos.run(config, workdir)
+    return json.loads((workdir / "results.json").read_text())
+
+
+def test_it_scores_and_says_what_the_numbers_mean(
+    folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = {name: run(folders["real"], folders[name], tmp_path / name) for name in ("real", "little", "more")}
+    assert results["real"]["psnr"] == 100 and results["real"]["ssim"] == pytest.approx(1)
+    assert 38 < results["little"]["psnr"] and 19 < results["more"]["psnr"] < 25  # 20 log10(255 / 20) = 22.1
+    assert results["more"]["psnr_count"] == COUNT and results["real"]["scuts"] == 0
+    contract = results["more"]["contract"]
+    assert contract["frames"] == "6" and contract["resolution"] == "32x24" and contract["real_count"] == str(COUNT)
+    assert contract["real_sha256"] == results["little"]["contract"]["real_sha256"] != contract["generated_sha256"]
+    assert "psnr" in capsys.readouterr().out
+    for name in ("report.html", "samples/pairs.png", "config.json", "scores.npz"):
+        assert (tmp_path / "more" / name).stat().st_size
+    config = compare_configs.get_config()
+    config.compare.update({"results": tuple(str(tmp_path / name) for name in ("little", "more"))})
+    compare_results.run(config, tmp_path / "table")
+    assert json.loads((tmp_path / "table" / "results.json").read_text())["psnr/more_low"] < results["more"]["psnr"]
+
+
+def test_gifs_of_another_program(folders: dict[str, Path], tmp_path: Path) -> None:
+    results = run(folders["real"], folders["gif"], tmp_path / "out", **{"cut.skip": 1, "cut.frames": 4})
+    assert results["psnr"] > 25  # a palette of 256 colours
+    contract = results["contract"]
+    assert contract["generated_files"] == ".gif (lossy)" and contract["frames"] == "4"
+    with pytest.raises(VgenError, match="cannot be compared: context_frames_left_out is 0 in one and 1"):
+        config = compare_configs.get_config()
+        run(folders["real"], folders["gif"], tmp_path / "whole")
+        config.compare.update({"results": (str(tmp_path / "whole"), str(tmp_path / "out"))})
+        compare_results.run(config, tmp_path / "table")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"score.metrics": ("psnr", "fvd")}, "score.metrics has 'fvd': use some of psnr, ssim"),
+        ({"score.paired": False}, "score.metrics has psnr, which compares pairs"),
+        ({"score.metrics": ("fvd_i3d",)}, "fvd_i3d needs i3d_pretrained_400.pt"),
+        ({"cut.frames": 7}, "0.npz has 6 frames, too few"),
+        ({"score.batch_size": 0}, "score.batch_size below 1"),
+    ],
+)
+def test_a_mistake_is_named_before_anything_is_written(
+    changes: dict[str, Any], named: str, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VGEN_WEIGHTS", raising=False)
+    with pytest.raises(VgenError, match=named):
+        run(folders["real"], folders["more"], tmp_path / "out", **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def brightness(params: Any, rows: Any) -> Any:
+    """Mean colours, of a frame or of a clip."""
+    return rows.astype("float32").mean(tuple(range(1, rows.ndim - 1))) / 255
+
+
+def test_distances_of_frames_and_of_clips(folders: dict[str, Path]) -> None:
+    nets = {
+        "fvd_i3d": FeatureNet("fvd_i3d", "clip", 3, brightness, {}, {}),
+        "fid_inception": FeatureNet("fid_inception", "frame", 3, brightness, {}, {}),
+    }
+    real, generated = (Clips(folders[name], name, Cut(0, 0)) for name in ("real", "much"))
+    found = [
+        scoring.score(real, generated, scoring.ScoreConfig(tuple(nets), False, batch_size), nets)
+        for batch_size in (1, 3, 32)
+    ]
+    for scores in found:
+        assert scores.results["fvd_i3d_count_real"] == COUNT
+        assert scores.results["fid_inception_count_generated"] == 6 * COUNT
+        assert set(scores.rows) == {"fvd_i3d.real", "fvd_i3d.generated"}
+        for name in nets:
+            assert scores.results[name] == pytest.approx(found[0].results[name], rel=1e-6)
+    same = scoring.score(real, real, scoring.ScoreConfig(tuple(nets), False, 4), nets).results
+    assert same["fvd_i3d"] < 1e-6 < found[0].results["fvd_i3d"]
+
+
+def test_the_place_encoder_has_a_distance_of_its_own(folders: dict[str, Path], tmp_path: Path) -> None:
+    shape = {"level_channels": (8, 8), "blocks_per_level": 1, "width": 8, "norm_groups": 4, "dtype": "float32"}
+    encoder = place_network(PlaceConfig(**shape))
+    params = tiny.random_params(encoder.init, np.zeros((1, 8, 8, 3), np.float32))["params"]
+    export(tmp_path / "place", params, {"place": shape, "name": "place_vizdoom"})
+    changes = {"score.metrics": ("fd_place_vizdoom",), "place_dir": str(tmp_path / "place")}
+    found = {name: run(folders["real"], folders[name], tmp_path / name, **changes) for name in ("real", "much")}
+    assert found["real"]["fd_place_vizdoom"] < 1e-6 < found["much"]["fd_place_vizdoom"]
+    assert found["real"]["fd_place_vizdoom_count_real"] == 6 * COUNT
+    assert found["real"]["contract"]["fd_place_vizdoom.sha256"] == digest(tmp_path / "place")
+    export(tmp_path / "other", params, {"place": shape, "name": "place_elsewhere"})
+    for folder, named in (("other", "no place encoder of VizDoom"), ("none", "is missing")):
+        with pytest.raises(VgenError, match=named):
+            run(folders["real"], folders["much"], tmp_path / "out", **{**changes, "place_dir": str(tmp_path / folder)})
+    with pytest.raises(VgenError, match="--config.place_dir=FOLDER"):
+        run(folders["real"], folders["much"], tmp_path / "out", **{**changes, "place_dir": ""})
+
+
+def program(folders: dict[str, Path], workdir: Path, *flags: str) -> subprocess.Popen[str]:
+    mine = (f"--config.real={folders['real']}", f"--config.generated={folders['more']}")
+    return tiny.start(CONFIG, workdir, *mine, *flags, devices=2)
+
+
+@pytest.mark.slow
+def test_two_processes_print_what_one_does(folders: dict[str, Path], tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    joined = ("distributed=true", "num_processes=2", f"coordinator_address=localhost:{port}")
+    flags = [f"--config.mesh.{flag}" for flag in joined]
+    processes = [program(folders, tmp_path / "two", *flags, f"--config.mesh.process_id={n}") for n in range(2)]
+    try:
+        errors = [process.communicate(timeout=300)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], errors
+    one = run(folders["real"], folders["more"], tmp_path / "one")
+    two = json.loads((tmp_path / "two" / "results.json").read_text())
+    for contract in (one.pop("contract"), two.pop("contract")):
+        assert contract.pop("commit")
+        assert contract["real_count"] == str(COUNT)
+    assert two == pytest.approx(one, rel=1e-9)
+    with np.load(tmp_path / "one" / "scores.npz") as a, np.load(tmp_path / "two" / "scores.npz") as b:
+        assert a.files == b.files
+        for name in a.files:
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-9)

@@ -1,0 +1,86 @@
+"""What is compared with what, on rollouts that take as long as the test says."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs.bench import fast_learning
+from vgen_jax.runs import fast_benchmark
+from vgen_jax.runs.fast_benchmark import Cost, Lane
+from vgen_jax.types import VgenError
+
+
+class Clock:
+    """Stands still but for ``advance``."""
+
+    def __init__(self) -> None:
+        self.now, self.cpu = 0.0, 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def process_time(self) -> float:
+        return self.cpu
+
+
+class Files:
+    """Takes a second per chunk to write."""
+
+    def __init__(self, clock: Clock):
+        self.clock, self.closed = clock, False
+
+    def add(self, view: object, text: str) -> None:
+        self.clock.now += 1.0
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def lane(clock: Clock, name: str, times: Iterator[float], order: list[str]) -> Lane:
+    def chunks() -> Iterator[SimpleNamespace]:
+        for seconds in times:
+            order.append(name)
+            clock.now += seconds
+            clock.cpu += 2 * seconds
+            yield SimpleNamespace(view=None, action=SimpleNamespace(text="go"), memory=())
+
+    return Lane(chunks(), Files(clock), lambda: (1, 1))
+
+
+def test_the_median_of_chunks_that_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, order = Clock(), []
+    monkeypatch.setattr(fast_benchmark, "time", clock)
+    compile_first = [100.0] * fast_benchmark.WARM_UP
+    lanes = {
+        "none": lane(clock, "none", itertools.chain(compile_first, [1.0, 50.0, 2.0, 3.0, 2.0]), order),
+        "temp_lora": lane(clock, "temp_lora", itertools.chain(compile_first, [4.0] * 5), order),
+    }
+    times = fast_benchmark.interleaved(lanes, 5)
+    assert times == {"none": (3.0, 4.0), "temp_lora": (5.0, 8.0)}
+    assert order[4:] == ["temp_lora", "none", "none", "temp_lora"] * 2 + ["temp_lora", "none"]
+    assert all(x.videos.closed for x in lanes.values())
+
+
+def test_ratios_are_to_none() -> None:
+    costs = {"none": Cost(2.0, 4.0, 100.0, 10.0), "temp_lora": Cost(3.0, 5.0, 110.0, 40.0)}
+    results = fast_benchmark.named(costs)
+    assert results["seconds_ratio/temp_lora"] == 1.5 and results["peak_mib_ratio/temp_lora"] == 1.1
+    assert results["held_mib_ratio/temp_lora"] == 4.0 and "seconds_ratio/none" not in results
+    told = {
+        "peak_is_of": "the process", "sampler": "ddim 25 steps", "videos": 1, "chunks": 5, "device": "cpu", "cores": 2,
+        "load_average_before": 0.5,
+    }  # fmt: skip
+    text = fast_benchmark.markdown(costs, told)
+    assert "| temp_lora | 3.000 | 1.500 | 5.000 | 1.250 | 110.000 | 1.100 | 40.000 | 4.000 |" in text
+
+
+@pytest.mark.parametrize("variant", fast_learning.VARIANTS)
+def test_what_has_nothing_to_be_compared_with_is_refused(tmp_path: Path, variant: str) -> None:
+    config = ConfigDict(fast_learning.get_config(variant).to_dict())
+    del config.memories["none"]
+    with pytest.raises(VgenError, match="memories lacks 'none'"):
+        fast_benchmark.run(config, tmp_path)

@@ -1,0 +1,288 @@
+"""The revisit benchmark with a slow model whose network is two dense layers, on paths without a simulator."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+from ml_collections import ConfigDict
+
+from configs import common
+from tests import tiny
+from tests.runs.test_memory import FAST, FUTURE, PAST, SIZE, model  # noqa: F401
+from vgen_jax import build
+from vgen_jax.data.records import INFO_FILE, EpisodeSource, EpisodeWriter, shard_name, write_text
+from vgen_jax.data.schema import Episode
+from vgen_jax.data.sims import paths as scripts
+from vgen_jax.rollout import rollout
+from vgen_jax.runs import revisit, revisit_paths, revisit_report
+from vgen_jax.runs.place import Place
+from vgen_jax.runs.revisit_cells import Cell, load_cell, save_cell
+from vgen_jax.runs.revisit_scores import clearly_better, compared, metric_names, score
+from vgen_jax.types import Array, Key, Past, Recalled, VgenError, VideoBatch
+
+LENGTH, PATHS, FACTOR = 12, 4, tiny.SIZE // SIZE
+TURN = np.concatenate([np.arange(0, 91, 15), np.arange(75, -1, -15)])  # away for three chunks, and back
+
+
+def path_episode(seed: int) -> Episode:
+    """The view is the heading: a bright bar moves with it. Odd ones come back a chunk earlier."""
+    heading = TURN if seed % 2 == 0 else np.concatenate([TURN[:5], TURN[3::-1], np.zeros(4)])
+    script = scripts.Script("look", f"look {seed}", (), LENGTH // 2 if seed % 2 == 0 else 4, (LENGTH,))
+    base = tiny.episode(seed, "revisit_12", LENGTH)
+    columns = (np.arange(tiny.SIZE) * 6 - heading[:, None]) % 90
+    frames = np.broadcast_to(255 * (columns[:, None, :, None] < 30), (LENGTH + 1, tiny.SIZE, tiny.SIZE, 3))
+    pose = np.zeros((LENGTH + 1, 4), np.float32)
+    pose[:, 3] = heading
+    packed = np.frombuffer(json.dumps(script._asdict()).encode(), np.uint8)
+    return dataclasses.replace(base, frames_THWC=frames.astype(np.uint8), extras={"pose": pose, scripts.SCRIPT: packed})
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("paths")
+    with EpisodeWriter(folder / shard_name("revisit_12", 0, 1)) as writer:
+        for seed in range(PATHS):
+            writer.write(path_episode(seed))
+    write_text(folder / INFO_FILE, tiny.info({"revisit_12": (writer.info,)}).to_json())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def slow(model: build.SlowModel) -> build.SlowModel:  # noqa: F811
+    """With an autoencoder that averages squares of pixels."""
+
+    def encode(frames: Array) -> Array:
+        *lead, _, _, c = frames.shape
+        squares = jnp.reshape(frames, (*lead, SIZE, FACTOR, SIZE, FACTOR, c)).astype(jnp.float32)
+        return squares.mean((-4, -2)) / 127.5 - 1.0
+
+    def decode(latents: Array) -> Array:
+        frames = latents.repeat(FACTOR, axis=-3).repeat(FACTOR, axis=-2)
+        return jnp.clip((frames + 1.0) * 127.5, 0, 255).astype(jnp.uint8)
+
+    return model._replace(autoencoder=build.Autoencoder(Partial(encode), Partial(decode), 3, FACTOR, Path()))
+
+
+@pytest.fixture(scope="module")
+def paths(slow: build.SlowModel, data_dir: Path) -> list[revisit_paths.Path]:
+    return revisit_paths.load_paths(slow, EpisodeSource(data_dir, "revisit_12"), PATHS, LENGTH, FUTURE)
+
+
+def embed(frames_NHWC: np.ndarray) -> np.ndarray:
+    flat = frames_NHWC.reshape(len(frames_NHWC), -1) + 1.0
+    return flat / np.linalg.norm(flat, axis=-1, keepdims=True)
+
+
+PLACE = Place("place_test", embed, lambda frames: (frames + 1.0,))
+
+
+class Notes:
+    """A memory that remembers what it was told."""
+
+    def init(self, past: Past, key_B: Key) -> Any:
+        return []
+
+    def recall(self, m: Any, past: Past) -> Recalled:
+        return Recalled(past)
+
+    def remember(self, m: Any, past: Past, new: Past, token_BL: Array | None, key_B: Key) -> Any:
+        return [*m, (np.asarray(new.frames_BTHWC), new.action_BTA, token_BL)]
+
+
+def minus_one(recalled: Recalled, window: VideoBatch, key_B: Key) -> Array:
+    """A sampler that generates black frames."""
+    b, _, h, w, c = recalled.past.frames_BTHWC.shape
+    return -jnp.ones((b, FUTURE, h, w, c))
+
+
+def test_a_memory_watches_the_first_visit_and_the_way_back_is_generated(
+    slow: build.SlowModel, paths: list[revisit_paths.Path]
+) -> None:
+    """Each path of a batch for as long as it takes itself."""
+    sampler = revisit_paths.watching(minus_one, paths, FUTURE, slow.autoencoder.encode)
+    start = revisit_paths.start_of(paths, PAST, slow.autoencoder.encode)
+    *_, last = rollout(sampler, Notes(), start, revisit_paths.actions_of(paths, FUTURE), FUTURE, jax.random.key(0))
+    told = np.concatenate([frames for frames, _, _ in last.memory], axis=1)
+    for b, path in enumerate(paths):
+        seen = path.watched * FUTURE
+        real = np.asarray(slow.autoencoder.encode(path.video_THWC[1 : 1 + seen]))
+        np.testing.assert_allclose(told[b, :seen], real, atol=1e-6)
+        assert (told[b, seen:] == -1).all()
+    assert {path.watched for path in paths} == {2, 3}
+
+
+def test_every_path_has_its_own_actions_and_texts(slow: build.SlowModel, paths: list[revisit_paths.Path]) -> None:
+    start = revisit_paths.start_of(paths, PAST, slow.autoencoder.encode)
+    *_, last = rollout(minus_one, Notes(), start, revisit_paths.actions_of(paths, FUTURE), FUTURE, jax.random.key(0))
+    actions = np.concatenate([actions for _, actions, _ in last.memory], axis=1)
+    for b, path in enumerate(paths):
+        np.testing.assert_array_equal(actions[b], path.action_TA)
+        np.testing.assert_array_equal([tokens[b] for _, _, tokens in last.memory], path.token_CL)
+    assert not np.array_equal(actions[0], actions[1])
+
+
+@pytest.mark.parametrize("protocol", ["generated", "primed"])
+def test_the_recording_scores_best(paths: list[revisit_paths.Path], protocol: Any) -> None:
+    """A video that forgets the way back is worse in everything that tells likeness."""
+    prefix = "primed_" if protocol == "primed" else ""
+    path = paths[0]
+    changed = path.video_THWC.copy()
+    changed[-5:] = 255 - changed[-5:]
+    best, worse = (score(PLACE, path, video, FUTURE, 8.0, protocol) for video in (path.video_THWC, changed))
+    assert set(best) == {*metric_names(protocol, "place_test"), "similarity"}
+    assert best[f"{prefix}revisit_psnr"] == 100 and best[f"{prefix}sharpness"] == 1
+    for name in metric_names(protocol, "place_test"):
+        if "sharpness" not in name and "scuts" not in name:
+            sign = -1 if "lpips" in name else 1
+            assert sign * best[name] > sign * worse[name], name
+
+
+def test_what_was_watched_does_not_count(paths: list[revisit_paths.Path]) -> None:
+    """All but the pairs' earlier visits, which are real in a primed video."""
+    path = paths[0]._replace(pairs_N2=np.array([[4, 8]]))
+    changed = path.video_THWC.copy()
+    changed[2] = 255 - changed[2]
+    same = [score(PLACE, path, video, FUTURE, 8.0, "primed") for video in (path.video_THWC, changed)]
+    assert {k: v for k, v in same[0].items() if k != "similarity"} == {
+        k: v for k, v in same[1].items() if k != "similarity"
+    }
+
+
+def test_gains_are_paired() -> None:
+    """Paths differ a lot, memories by exactly one: the gain is sure where the means' intervals overlap."""
+    none = [10.0, 20.0, 30.0]
+    results = compared("revisit_psnr", {"none": none, "m": [v + 1 for v in none], "truth": none}, 200)
+    assert results["revisit_psnr/m/200"] == 21 and results["revisit_psnr_gain/m/200"] == 1
+    assert results["revisit_psnr_gain/m/200_ci95"] == pytest.approx(0, abs=1e-9)
+    assert "revisit_psnr_gain/truth/200" not in results
+    assert not clearly_better("revisit_psnr", results, "m", "none", 200)
+    sure = compared("lpips_place_vizdoom", {"none": [1.0, 1.1], "m": [0.1, 0.2]}, 200)
+    assert clearly_better("lpips_place_vizdoom", sure, "m", "none", 200)
+    assert not clearly_better("lpips_place_vizdoom", sure, "none", "m", 200)
+
+
+def test_a_cell_comes_back_and_other_settings_are_refused(tmp_path: Path) -> None:
+    cell = Cell(
+        12, "primed", "none", [{"a": 1.0, "similarity": [1.0]}], [np.ones((2, 4, 4, 3), np.uint8)], ["p"], 0.5, 1.0
+    )
+    place = tmp_path / "12-primed-none"
+    assert load_cell(place, {"seed": 0}) is None
+    save_cell(place, cell, {"seed": 0})
+    found = load_cell(place, {"seed": 0})
+    assert found is not None and found._replace(videos=[]) == cell._replace(videos=[])
+    np.testing.assert_array_equal(found.videos[0], cell.videos[0])
+    with pytest.raises(VgenError, match="seed = 0, now it is 1: delete"):
+        load_cell(place, {"seed": 1})
+    (tmp_path / "12-primed-none.npz").write_bytes(b"broken")
+    with pytest.raises(VgenError, match="12-primed-none.json cannot be read"):
+        load_cell(place, {"seed": 0})
+
+
+def config(data_dir: Path) -> ConfigDict:
+    contenders = {
+        name: {"memory": common.memory(name, **FAST), "past": past}
+        for name, past in (("none", PAST), ("temp_lora", PAST), ("anchor", 1))
+    }
+    section = {
+        "split": "revisit", "lengths": (LENGTH,), "paths": PATHS, "batch": 2, "protocols": ("generated", "primed"),
+        "future": FUTURE, "guidance": 1.0, "seed": 0, "decode_frames": FUTURE, "shown_paths": 1,
+        "shown_memories": ("none", "temp_lora"),
+    }  # fmt: skip
+    return ConfigDict(
+        {
+            "run": "revisit", "data_dir": str(data_dir), "model_dir": "m", "place_dir": "p", "collect": {},
+            "revisit": section,
+            "memories": contenders, "sampler": common.sampler(2),
+        },
+        convert_dict=True,
+    ).lock()  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_run_measures_everything_once(
+    slow: build.SlowModel, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every memory in every protocol; started again it measures nothing."""
+    monkeypatch.setattr(revisit.build, "load_slow_model", lambda folder: slow)
+    monkeypatch.setattr(revisit, "load_place", lambda folder: PLACE)
+    monkeypatch.setattr(revisit, "digest", lambda folder: "0")
+    revisit.run(config(data_dir), tmp_path / "run")
+    text = (tmp_path / "run" / "results.json").read_text()
+    results = json.loads(text)
+    for protocol in ("generated", "primed"):
+        for metric in metric_names(protocol, "place_test"):
+            for memory in ("none", "temp_lora", "anchor", "truth"):
+                assert f"{metric}/{memory}/12" in results and f"{metric}/{memory}/12_ci95" in results
+    assert results["primed_psnr/truth/12"] == 100 > results["primed_psnr/none/12"]
+    assert results["primed_psnr/temp_lora/12"] != results["primed_psnr/none/12"]
+    assert (tmp_path / "run" / "samples" / "12-primed-0.mp4").is_file()
+    assert "similarity to the first frame" in (tmp_path / "run" / "report.html").read_text()
+    with monkeypatch.context() as again:
+        again.setattr(revisit, "played", None)
+        revisit.run(config(data_dir), tmp_path / "run")
+    assert (tmp_path / "run" / "results.json").read_text() == text
+
+
+def test_missing_paths_name_the_command(tmp_path: Path, data_dir: Path) -> None:
+    for folder, length in ((tmp_path, LENGTH), (data_dir, 64)):
+        wanted = config(folder)
+        settings = build.section(revisit.RevisitConfig, {**wanted.revisit, "lengths": (length,)}, "revisit")
+        with pytest.raises(VgenError, match=f"split revisit_{length}: .*configs/data/revisit.py --workdir={folder}"):
+            revisit.open_paths(wanted, settings)
+
+
+def test_missing_paths_are_recorded_where_the_config_says_how(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    def collect(stage: ConfigDict, folder: Path) -> None:
+        started.append(stage.run)
+        shutil.copytree(data_dir, folder)
+
+    monkeypatch.setattr(revisit.runs, "start", collect)
+    wanted = config(tmp_path / "paths")
+    with wanted.unlocked():
+        wanted.collect = ConfigDict({"run": "collect_paths"})
+    settings = build.section(revisit.RevisitConfig, wanted.revisit.to_dict(), "revisit")
+    for _ in range(2):
+        assert len(revisit.open_paths(wanted, settings)[LENGTH]) == PATHS
+    assert started == ["collect_paths"]
+
+
+def test_too_few_or_too_short_paths_are_refused(slow: build.SlowModel, data_dir: Path) -> None:
+    source = EpisodeSource(data_dir, "revisit_12")
+    with pytest.raises(VgenError, match="4 paths of split revisit_12, not 9: collect more"):
+        revisit_paths.load_paths(slow, source, 9, LENGTH, FUTURE)
+    with pytest.raises(VgenError, match="13 frames, not 17"):
+        revisit_paths.load_paths(slow, source, 1, 16, FUTURE)
+    with pytest.raises(VgenError, match="does not come back"):
+        revisit_paths.load_paths(slow, source, 1, 6, FUTURE)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"protocols": ("generated", "both")}, "revisit.protocols has 'both'"),
+        ({"batch": 3}, "revisit.paths is 4: use a multiple of revisit.batch 3"),
+        ({"lengths": (13,)}, "revisit.lengths has 13: use multiples of revisit.future 2"),
+        ({"shown_paths": 5}, "revisit.shown_paths is 5"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(data_dir: Path, change: dict, message: str) -> None:
+    with pytest.raises(VgenError, match=message):
+        build.section(revisit.RevisitConfig, {**config(data_dir).revisit.to_dict(), **change}, "revisit")
+
+
+def test_a_video_that_was_not_kept_is_named(tmp_path: Path) -> None:
+    cell = Cell(12, "primed", "truth", [], [np.zeros((2, 4, 4, 3), np.uint8)], ["p"], 0.5, 1.0)
+    found = {"truth": cell, "none": cell._replace(videos=[])}
+    with pytest.raises(VgenError, match="memory none keeps no video 0"):
+        revisit_report.write_comparison(tmp_path / "x.mp4", found, 0, ("none",), 8.0)

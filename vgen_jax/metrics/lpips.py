@@ -1,0 +1,50 @@
+"""LPIPS (Zhang et al. 2018, version 0.1): the distance of two pictures in a classifier's features.
+
+Each of five feature maps is scaled to unit length over its channels; squared differences are weighted by a learned
+non-negative weight per channel, summed over channels, averaged over the pixels, and added up over the maps. Frames are
+compared at their own resolution. Names carry the classifier: ``lpips_vgg``, ``lpips_alex``.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from vgen_jax.metrics.feature_nets.classifiers import ALEXNET, VGG16, Stages
+from vgen_jax.types import Array, VgenError
+
+# What brings [-1, 1] to the classifiers' input: ImageNet's mean and deviation, as the original rounds them.
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+EPSILON = 1e-10
+STAGES = {"lpips_vgg": VGG16, "lpips_alex": ALEXNET}
+SMALLEST_SIDE = {"lpips_vgg": 16, "lpips_alex": 31}  # below it the last pool has nothing left
+
+
+def lpips(name: str, params: Any, pairs_BPHWC: Array) -> Array:
+    """The distance of each pair of frames.
+
+    Args:
+        name: ``lpips_vgg`` or ``lpips_alex``.
+        params: ``{"net": the classifier's, "heads": {"0": (C,), …}}``.
+        pairs_BPHWC: uint8, or float in [0, 1]; axis P has the two frames of a pair.
+
+    Returns:
+        float32 (B, 1), at least 0; 0 for identical frames.
+
+    Raises:
+        VgenError: frames too small for the classifier.
+    """
+    height, width = pairs_BPHWC.shape[2:4]
+    if min(height, width) < SMALLEST_SIDE[name]:
+        least = SMALLEST_SIDE[name]
+        raise VgenError(f"{name}: frames of {height}x{width} are too small; it needs {least}x{least} or more")
+    x = jnp.asarray(pairs_BPHWC)
+    x = x.astype(jnp.float32) / 255.0 if jnp.issubdtype(x.dtype, jnp.integer) else x
+    x = (2.0 * x - 1.0 - jnp.asarray(SHIFT)) / jnp.asarray(SCALE)
+    maps: Any = Stages(STAGES[name]).apply({"params": params["net"]}, x.reshape(-1, *x.shape[2:]))
+    distance = jnp.zeros(len(x))
+    for n, features in enumerate(maps):
+        features = features / (jnp.linalg.norm(features, axis=-1, keepdims=True) + EPSILON)
+        pair = features.reshape(len(x), 2, *features.shape[1:])
+        difference = (pair[:, 0] - pair[:, 1]) ** 2
+        distance += (difference * params["heads"][str(n)]).sum(-1).mean((1, 2))
+    return distance[:, None]

@@ -1,0 +1,19 @@
+"""Run ``collect_paths``: records scripted paths that leave a place and come back; all splits in one folder."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from vgen_jax import build
+from vgen_jax.data.sims.collect import CollectConfig, collect
+from vgen_jax.data.sims.paths import PathsConfig
+from vgen_jax.runs.folder import keep_config
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Collects every split of ``config.splits`` into the work directory; continues an interrupted collection."""
+    keep_config(config, workdir)
+    for split, section in config.splits.items():
+        paths = build.section(PathsConfig, section.to_dict(), f"splits.{split}")
+        amount = {"split": split, "episode_steps": paths.steps, "frames": paths.episodes * (paths.steps + 1)}
+        collect(workdir, build.section(CollectConfig, {**config.collect.to_dict(), **amount}, "collect"), paths)

@@ -1,0 +1,171 @@
+"""Run ``compare``: videos of several ``generate`` runs along the same commands, side by side, and how places come back.
+
+Where the camera is follows from the commands: a turn and its reverse lead back to the same heading, and to the same
+view. What was generated at the first and at a later visit is compared frame by frame, without loss. This looks at one
+video; whether a memory helps is for the revisit benchmark to say, on many.
+"""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vgen_jax import build, media, report
+from vgen_jax.data.records import read_info
+from vgen_jax.data.revisits import revisits
+from vgen_jax.data.schema import DatasetInfo
+from vgen_jax.metrics.revisit import revisit_distance, revisit_psnr
+from vgen_jax.metrics.scene_return import scene_return
+from vgen_jax.metrics.sharpness import sharpness
+from vgen_jax.runs.folder import RESULTS_FILE, keep_config, write_results
+from vgen_jax.runs.place import Place, load_place
+from vgen_jax.runs.videos import CAPTIONS_FILE, START_CAPTION
+from vgen_jax.types import VgenError
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareConfig:
+    """What is compared.
+
+    Attributes:
+        folders: a title -> the work directory of a ``generate`` run.
+        baseline: the title of the run that the others are compared with, and that stands on the left.
+        video: the number of the video in each.
+        model_dir: the slow model of all of them, whose ``dataset.json`` tells what the commands do.
+        place_dir: the export of a place encoder, for what the pictures of a place have in common.
+        map_units: that a forward or sideways action of 1 moves in a step.
+    """
+
+    folders: dict[str, str]
+    baseline: str
+    video: int
+    model_dir: str
+    place_dir: str
+    map_units: float
+
+    def __post_init__(self) -> None:
+        if len(self.folders) < 2:
+            raise VgenError("config key compare.folders names fewer than two runs: name two or more")
+        if self.baseline not in self.folders:
+            raise VgenError(f"config key compare.baseline is '{self.baseline}': use one of {', '.join(self.folders)}")
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Writes ``samples/side_by_side.mp4``, ``results.json``, ``report.html``."""
+    keep_config(config, workdir)
+    settings = build.section(CompareConfig, config.compare.to_dict(), "compare")
+    titles = sorted(settings.folders, key=lambda title: (title != settings.baseline, title))
+    folders = {title: Path(settings.folders[title]) for title in titles}
+    texts = same_texts(folders)
+    videos = {title: frames_of(folder, settings.video) for title, folder in folders.items()}
+    info = read_info(settings.model_dir)
+    pairs_N2 = revisits(commanded_pose(info, texts, settings.map_units))
+    if not len(pairs_N2):
+        raise VgenError("the commands of these videos never come back to a view: use others, a turn and its reverse")
+    place = load_place(Path(settings.place_dir))
+    results = compared(videos, pairs_N2, place) | {
+        f"seconds/{title}": seconds(folder) for title, folder in folders.items()
+    }
+    write_results(workdir, results)
+    path = workdir / "samples" / "side_by_side.mp4"
+    write_side_by_side(path, videos, texts, info)
+    shown = {
+        "PSNR between visits, dB": "revisit_psnr", "SRC": f"src_{place.name}", "distance": f"lpips_{place.name}",
+        "sharpness ÷ the left one's": "relative_sharpness", "seconds": "seconds",
+    }  # fmt: skip
+    rows = [(title, *(results[f"{name}/{title}"] for name in shown.values())) for title in videos]
+    sections: list[report.Section] = [
+        report.Video(path, title="Side by side", caption="The commands stand under the frames."),
+        report.Table(
+            ("memory", *shown),
+            rows,
+            title=f"{len(pairs_N2)} frames that show a view again",
+            caption=f"Between the first and the later visit; SRC and distance by {place.name}. One video proves "
+            "nothing: the revisit benchmark measures many.",
+        ),
+    ]
+    report.write_report(workdir, "The same commands, side by side", sections, config=config.to_dict())
+
+
+def same_texts(folders: Mapping[str, Path]) -> list[tuple[int, str]]:
+    """(number of the first frame, text) of each chunk, which has to be the same in all runs."""
+    found = {}
+    for title, folder in folders.items():
+        path = folder / "samples" / CAPTIONS_FILE
+        if not path.is_file():
+            raise VgenError(f"{path} is missing: run generate in {folder} first")
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        found[title] = [(int(row["frame"]), str(row["text"])) for row in rows]
+    first, *others = found
+    for other in others:
+        if found[other] != found[first]:
+            raise VgenError(f"{folders[other]} followed other commands than {folders[first]}: generate with the same")
+    return found[first]
+
+
+def frames_of(folder: Path, video: int) -> np.ndarray:
+    """The frames of a ``generate`` run as they were decoded, uint8 (T, H, W, 3), the real first one included."""
+    return media.read_video(folder / "samples" / f"video_{video}.npy")
+
+
+def seconds(folder: Path) -> float:
+    """How long a ``generate`` run took."""
+    return float(json.loads((folder / RESULTS_FILE).read_text())["seconds"])
+
+
+def commanded_pose(info: DatasetInfo, texts: Sequence[tuple[int, str]], map_units: float) -> np.ndarray:
+    """x, y, z and heading of every frame, the first one included, (T, 4), by the commands alone.
+
+    A command's continuous actions are named ``turn`` (degrees, + left), ``forward`` and ``strafe`` (+ right).
+
+    Raises:
+        VgenError: for data without such actions.
+    """
+    space = info.action_spaces["continuous"].names if "continuous" in info.action_spaces else ()
+    if "turn" not in space:
+        raise VgenError(
+            f"the data's actions are {', '.join(space) or 'none'}: a pose needs continuous ones with 'turn'"
+        )
+    pose = [np.zeros(4)]
+    for _, text in texts:
+        for part in text.split(", then "):
+            for action in info.book[part].actions:
+                moved = dict(zip(space, action, strict=True))
+                heading = pose[-1][3] + moved["turn"]
+                angle = np.deg2rad(heading)
+                ahead, right = (map_units * moved[name] if name in moved else 0.0 for name in ("forward", "strafe"))
+                x = ahead * np.cos(angle) + right * np.sin(angle)
+                y = ahead * np.sin(angle) - right * np.cos(angle)
+                pose.append(pose[-1] + np.array([x, y, 0.0, moved["turn"]]))
+    return np.stack(pose)
+
+
+def compared(videos: Mapping[str, np.ndarray], pairs_N2: np.ndarray, place: Place) -> dict[str, Any]:
+    """``<metric>/<title>`` of each video; the first one is the baseline."""
+    first = next(iter(videos.values()))
+    results: dict[str, Any] = {"frames": len(first) - 1, "revisits": len(pairs_N2)}
+    for title, video in videos.items():
+        results[f"revisit_psnr/{title}"] = revisit_psnr(video, pairs_N2)
+        results[f"src_{place.name}/{title}"] = scene_return(place.embed(video), pairs_N2)
+        results[f"lpips_{place.name}/{title}"] = revisit_distance(place.layers, video, pairs_N2)
+        results[f"relative_sharpness/{title}"] = sharpness(video[1:], first[1:])
+    return results
+
+
+def write_side_by_side(
+    path: Path, videos: Mapping[str, np.ndarray], texts: Sequence[tuple[int, str]], info: DatasetInfo
+) -> None:
+    """All videos next to each other under their titles, with the commands under the frames."""
+    joined = media.side_by_side(list(videos.values()), list(videos))
+    starts = [0, *(frame for frame, _ in texts), len(joined)]
+    captions = [START_CAPTION, *(text for _, text in texts)]
+    spans = zip(captions, itertools.pairwise(starts), strict=True)
+    each = [text for text, (begin, end) in spans for _ in range(end - begin)]
+    captioned = media.caption_frames(joined, each)
+    with media.VideoWriter(path, info.fps, captioned.shape[1:3]) as writer:
+        writer.write(captioned)

@@ -1,0 +1,215 @@
+"""Run ``fast_benchmark``: what a memory that learns costs per chunk, beside the same rollout without one.
+
+Time: rollouts with each memory take turns, chunk by chunk, in one process, so that whatever else the machine does falls
+on all of them; a chunk is over when its frames are written and the memory has learnt it, and the median chunk counts.
+CPU seconds of the process are given beside the clock's, since other work on the machine stretches only the latter.
+
+Memory: each rollout once more in a process of its own, whose peak counts: of the device where it tells (a GPU), else of
+the process's resident memory. A process before it fills the compilation cache, so that no compiler is in the peak. The
+arrays that are held between chunks are given as well: parameters, adapters, the optimiser's moments.
+"""
+
+import dataclasses
+import itertools
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from vgen_jax import build
+from vgen_jax.actions import ActionCodec
+from vgen_jax.diffusion.samplers import Sampler
+from vgen_jax.log import peak_mib, progress
+from vgen_jax.rollout import Generated, Start, rollout
+from vgen_jax.runs.folder import keep_config, write_results
+from vgen_jax.runs.generate import chunk_decoder, token_length
+from vgen_jax.runs.memory import MemoryConfig, chunk_sampler, make_memory
+from vgen_jax.runs.videos import Videos
+from vgen_jax.types import VgenError
+
+TABLE_FILE = "fast_benchmark.md"
+WARM_UP = 2  # chunks before the clock starts: they compile
+PLAIN = "none"  # what all others are compared with
+
+
+@dataclasses.dataclass(frozen=True)
+class FastBenchmarkConfig:
+    """What is timed.
+
+    Attributes:
+        past, future: f_p and f_g.
+        videos: at once.
+        chunks: timed with each memory.
+        guidance: scale of classifier-free guidance; 1 for none.
+    """
+
+    past: int
+    future: int
+    videos: int
+    chunks: int
+    guidance: float
+
+    def __post_init__(self) -> None:
+        for name in ("past", "future", "videos", "chunks"):
+            if getattr(self, name) < 1:
+                raise VgenError(f"benchmark.{name} is {getattr(self, name)}: use 1 or more")
+
+
+class Lane(NamedTuple):
+    """A rollout with one memory, the files it writes, and how often its sampler and its update were compiled."""
+
+    chunks: Iterator[Generated]
+    videos: Videos
+    compilations: Callable[[], tuple[int, int]]
+
+
+class Cost(NamedTuple):
+    """What a memory costs: the median chunk in seconds, and memory in MiB."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+    held_mib: float
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Prints and writes ``results.json`` and a Markdown table, ``fast_benchmark.md``."""
+    keep_config(config, workdir)
+    settings = build.section(FastBenchmarkConfig, config.benchmark, "benchmark")
+    sampler = build.section(Sampler, config.sampler, "sampler")
+    values = {key: section.to_dict() for key, section in config.memories.items()}
+    memories = {key: build.section(MemoryConfig, section, f"memories.{key}") for key, section in values.items()}
+    if PLAIN not in memories or memories[PLAIN].kind != PLAIN:
+        raise VgenError(f"config key memories lacks '{PLAIN}': add it, since all others are compared with it")
+    load_average = os.getloadavg()[0]
+    raw = config.to_dict()
+    peaks = {key: in_a_process_of_its_own(raw, key) for key in memories}  # before this process takes the device
+    with tempfile.TemporaryDirectory(dir=workdir) as folder:
+        model = build.load_slow_model(Path(config.model_dir))
+        lanes = {key: make_lane(model, settings, sampler, m, Path(folder) / key) for key, m in memories.items()}
+        times = interleaved(lanes, settings.chunks)
+    costs = {key: Cost(*times[key], *peaks[key]) for key in memories}
+    results = {
+        **named(costs),
+        **{f"compilations/{key}": list(lane.compilations()) for key, lane in lanes.items()},
+        "sampler": f"{sampler.kind} {sampler.steps} steps guidance {settings.guidance}",
+        "chunks": settings.chunks,
+        "videos": settings.videos,
+        "device": jax.devices()[0].device_kind,
+        "peak_is_of": "the device" if jax.local_devices()[0].memory_stats() else "the process, resident",
+        "cores": os.cpu_count(),
+        "load_average_before": load_average,
+    }
+    write_results(workdir, results)
+    text = markdown(costs, results)
+    (workdir / TABLE_FILE).write_text(text)
+    print(text, flush=True)
+
+
+def make_lane(
+    model: build.SlowModel, settings: FastBenchmarkConfig, sampler: Sampler, memory_config: MemoryConfig, folder: Path
+) -> Lane:
+    """A rollout from random latents, on which no speed depends, along every command of the model's data in turn."""
+    future = settings.future
+    codec = ActionCodec(model.data, model.config.actions, token_length(model), future)
+    actions = codec.chunks(itertools.cycle(command.name for command in model.data.commands))
+    height, width = (side // model.autoencoder.factor for side in build.frame_size(model))
+    rng = np.random.default_rng(0)
+    shape = (settings.videos, settings.past, height, width, model.autoencoder.channels)
+    action_BTA = np.zeros((*shape[:2], model.config.action_dim), np.float32) if model.config.action_dim else None
+    start = Start(rng.standard_normal(shape, np.float32), action_BTA, np.arange(settings.videos))
+    memory = make_memory(memory_config, model, settings.past, future)
+    sample, compilations = chunk_sampler(model, sampler, settings.guidance, future, memory_config.sampling)
+    view = chunk_decoder(model, future)
+    chunks = rollout(sample, memory.memory, start, actions, future, jax.random.key(0), view=view)
+    first = np.zeros((settings.videos, *build.frame_size(model), 3), np.uint8)
+    videos = Videos(folder, first, model.data.fps, gif=False, chunk=future)
+    return Lane(chunks, videos, lambda: (compilations(), memory.compilations()))
+
+
+def play(lane: Lane) -> tuple[float, float]:
+    """One chunk to its very end; its seconds by the clock and of CPU time.
+
+    The frames are fetched and written while the memory learns, as in a rollout.
+    """
+    begun, cpu_begun = time.perf_counter(), time.process_time()
+    chunk = next(lane.chunks)
+    lane.videos.add(chunk.view, chunk.action.text)
+    jax.block_until_ready(chunk.memory)
+    return time.perf_counter() - begun, time.process_time() - cpu_begun
+
+
+def interleaved(lanes: Mapping[str, Lane], chunks: int) -> dict[str, tuple[float, float]]:
+    """The median seconds and CPU seconds of a chunk of each lane; who is first changes from round to round."""
+    for lane in lanes.values():
+        for _ in range(WARM_UP):
+            play(lane)
+    played: dict[str, list[tuple[float, float]]] = {key: [] for key in lanes}
+    for number in progress(range(chunks), desc="fast_benchmark", unit="chunk"):
+        for key in list(lanes)[:: 1 if number % 2 else -1]:
+            played[key].append(play(lanes[key]))
+    for lane in lanes.values():
+        lane.videos.close()
+    medians = {key: [statistics.median(column) for column in zip(*rows, strict=True)] for key, rows in played.items()}
+    return {key: (clock, cpu) for key, (clock, cpu) in medians.items()}
+
+
+def in_a_process_of_its_own(raw: Mapping[str, Any], key: str) -> tuple[float, float]:
+    """Peak memory of a rollout with the memory ``key``, and what its arrays hold, MiB."""
+    cache = str(jax.config.jax_compilation_cache_dir or "")
+    found = (0.0, 0.0)
+    for _ in range(2):  # the first one fills the compilation cache
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            found = pool.submit(peak_of, dict(raw), key, cache).result()
+    return found
+
+
+def peak_of(raw: Mapping[str, Any], key: str, cache: str) -> tuple[float, float]:
+    """In a new process: plays a few chunks; its peak memory and what its arrays hold, MiB."""
+    if cache:
+        jax.config.update("jax_compilation_cache_dir", cache)
+    settings = build.section(FastBenchmarkConfig, raw["benchmark"], "benchmark")
+    sampler = build.section(Sampler, raw["sampler"], "sampler")
+    memory_config = build.section(MemoryConfig, raw["memories"][key], f"memories.{key}")
+    model = build.load_slow_model(Path(raw["model_dir"]))
+    with tempfile.TemporaryDirectory() as folder:
+        lane = make_lane(model, settings, sampler, memory_config, Path(folder))
+        for _ in range(2 * WARM_UP):
+            play(lane)
+        lane.videos.close()
+    return peak_mib(), sum(x.nbytes for x in jax.live_arrays()) / 2**20
+
+
+def named(costs: Mapping[str, Cost]) -> dict[str, float]:
+    """The flat results; ratios are to ``none``."""
+    results: dict[str, float] = {}
+    for key, cost in costs.items():
+        for field, value in cost._asdict().items():
+            results[f"{field}/{key}"] = value
+            if key != PLAIN:
+                results[f"{field}_ratio/{key}"] = value / getattr(costs[PLAIN], field)
+    return results
+
+
+def markdown(costs: Mapping[str, Cost], results: Mapping[str, Any]) -> str:
+    """The results as a table."""
+    head = "| memory | s a chunk | ÷ none | CPU s a chunk | ÷ none | peak MiB | ÷ none | arrays held, MiB | ÷ none |"
+    lines = [head, "|---" * 9 + "|"]
+    for key, cost in costs.items():
+        cells = [f"{x:,.3f} | {x / y:.3f}" for x, y in zip(cost, costs[PLAIN], strict=True)]
+        lines.append(f"| {key} | {' | '.join(cells)} |")
+    note = (
+        f"Peak memory is of {results['peak_is_of']}. {results['sampler']}, {results['videos']} videos, median of "
+        f"{results['chunks']} chunks on {results['device']}, {results['cores']} cores, load average "
+        f"{results['load_average_before']:.1f} before the start."
+    )
+    return "\n".join(lines) + f"\n\n{note}\n"

@@ -1,0 +1,111 @@
+"""The page of the revisit benchmark: verdicts, tables, similarity against time, memories side by side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vgen_jax import media, report
+from vgen_jax.runs.revisit_cells import Cell
+from vgen_jax.runs.revisit_scores import PLAIN, TRUTH, clearly_better, higher_is_better, metric_names
+from vgen_jax.types import VgenError
+
+ABOUT = """Every memory follows the same scripted paths, which leave a place and come back. Generated: one real frame,
+everything after it generated. Primed: the first visit is real and the memory watches it, the way back is generated and
+compared with the recording.
+
+± is half of a 95 % interval over paths. A gain is the mean difference to memory 'none' on the same paths. The row
+'truth' is the recording itself: the best that can be reached."""
+
+
+def write_page(
+    workdir: Path,
+    results: Mapping[str, float],
+    cells: Sequence[Cell],
+    contract: Mapping[str, Any],
+    shown: Sequence[str],
+    fps: float,
+    config: Mapping[str, Any],
+) -> Path:
+    """Writes ``report.html`` and the videos in it, ``samples/*.mp4``.
+
+    Args:
+        shown: memories whose videos stand beside the recording.
+    """
+    sections: list[report.Section] = [report.Text(ABOUT)]
+    groups: dict[tuple[int, str], dict[str, Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.length, cell.protocol), {})[cell.memory] = cell
+    for (length, protocol), found in groups.items():
+        title = f"{length} frames, {protocol}"
+        sections.append(score_table(results, found, length, protocol, title, contract["backbone"]))
+        sections.append(similarity_plot(found, title))
+        if protocol == "primed":
+            continue
+        sections.append(cost_table(results, found, length, title))
+    for (length, protocol), found in groups.items():
+        for number in range(len(found[TRUTH].videos)):
+            path = workdir / "samples" / f"{length}-{protocol}-{number}.mp4"
+            write_comparison(path, found, number, shown, fps)
+            caption = f"{found[TRUTH].names[number]}, {length} frames, {protocol}"
+            sections.append(report.Video(path, title=path.stem, caption=caption))
+    sections.append(report.Table(("contract", "value"), [(k, str(v)) for k, v in sorted(contract.items())], "Contract"))
+    return report.write_report(workdir, "Revisit benchmark", sections, config=config)
+
+
+def score_table(
+    results: Mapping[str, float], found: Mapping[str, Cell], length: int, protocol: Any, title: str, backbone: str
+) -> report.Table:
+    """A row per memory: each metric with its interval, and with its gain over ``none``."""
+    metrics = metric_names(protocol, backbone)
+    columns = ["memory"]
+    for metric in metrics:
+        better = "↑" if higher_is_better(metric) else "↓"
+        columns += [f"{metric.removeprefix('primed_')} {better}", "gain"]
+    rows = []
+    for memory in found:
+        row: list[str] = [memory]
+        for metric in metrics:
+            row.append(_with_interval(results, f"{metric}/{memory}/{length}"))
+            row.append(_with_interval(results, f"{metric}_gain/{memory}/{length}", "+"))
+            if memory not in (PLAIN, TRUTH) and PLAIN in found:
+                row[-1] += " *" if clearly_better(metric, results, memory, PLAIN, length) else ""
+        rows.append(row)
+    caption = "* the memory's interval and that of 'none' do not overlap, and it is the better one."
+    return report.Table(columns, rows, title=title, caption=caption)
+
+
+def _with_interval(results: Mapping[str, float], key: str, sign: str = "") -> str:
+    return f"{results[key]:{sign}.2f} ± {results[f'{key}_ci95']:.2f}" if key in results else ""
+
+
+def cost_table(results: Mapping[str, float], found: Mapping[str, Cell], length: int, title: str) -> report.Table:
+    """Seconds of a chunk of a whole batch, the arrays held between chunks, and both relative to ``none``."""
+    names = ("seconds_per_chunk", "time_ratio", "held_mib", "held_ratio")
+    columns = ("memory", "seconds per chunk and batch", "relative to none", "MiB held", "relative to none")
+    rows = [
+        (memory, *(results[key] if (key := f"{name}/{memory}/{length}") in results else "" for name in names))
+        for memory in found
+        if memory != TRUTH
+    ]
+    return report.Table(columns, rows, title=f"{title}: cost")
+
+
+def similarity_plot(found: Mapping[str, Cell], title: str) -> report.Plot:
+    """Likeness of every frame to the first one, mean over paths."""
+    curves = {}
+    for memory, cell in found.items():
+        mean_T = np.mean([score["similarity"] for score in cell.scores], axis=0)
+        curves[memory] = (list(range(len(mean_T))), [float(value) for value in mean_T])
+    return report.Plot(curves, title=f"{title}: similarity to the first frame", x_label="frame", y_label="cosine x 100")
+
+
+def write_comparison(path: Path, found: Mapping[str, Cell], number: int, shown: Sequence[str], fps: float) -> None:
+    """One path's videos beside the recording, as mp4."""
+    names = [TRUTH, *(name for name in shown if name in found)]
+    if lacking := [name for name in names if number >= len(found[name].videos)]:
+        raise VgenError(f"cell of memory {lacking[0]} keeps no video {number}: use the former revisit.shown_paths")
+    frames = media.side_by_side([found[name].videos[number] for name in names], names, min_height=128)
+    with media.VideoWriter(path, fps, frames.shape[1:3]) as writer:
+        writer.write(frames)

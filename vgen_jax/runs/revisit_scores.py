@@ -1,0 +1,97 @@
+"""What the revisit benchmark measures of a path's video, and how numbers of paths become results.
+
+A path has one number per metric. Results are means over paths with their 95 % interval, and the mean of the paired
+differences to memory ``none`` (``<metric>_gain``), which is the sharper comparison: paths differ more than memories do.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vgen_jax.metrics.base import Mean
+from vgen_jax.metrics.revisit import pairwise_psnr, perceptual_distance, revisit_distance, revisit_psnr
+from vgen_jax.metrics.scene_cuts import scene_cuts
+from vgen_jax.metrics.scene_return import scene_return
+from vgen_jax.metrics.sharpness import sharpness
+from vgen_jax.runs.place import Place
+from vgen_jax.runs.revisit_paths import Path, Protocol
+
+PLAIN, TRUTH = "none", "truth"  # the memory that others are compared with, and the recording itself
+
+
+def metric_names(protocol: Protocol, backbone: str) -> tuple[str, ...]:
+    """The metrics of a protocol; those of *primed* carry its name, since they are of the way back alone."""
+    names = f"src_{backbone}", "revisit_psnr", f"lpips_{backbone}", "scuts", "sharpness"
+    if protocol == "generated":
+        return names
+    return tuple(f"primed_{name}" for name in ("psnr", *names))
+
+
+def higher_is_better(metric: str) -> bool:
+    """Which way a metric of ``metric_names`` goes."""
+    return not metric.removeprefix("primed_").startswith(("lpips_", "scuts"))
+
+
+def score(place: Place, path: Path, video_THWC: np.ndarray, future: int, fps: float, protocol: Protocol) -> dict:
+    """The metrics of one video.
+
+    *generated*: of all pairs, both visits generated. *primed*: of the pairs whose later visit is generated; their
+    earlier visit was watched. ``primed_psnr`` and the distance compare every generated frame with the recording, frame
+    by frame.
+
+    Args:
+        video_THWC: uint8, frame 0 is the path's.
+        future: f_g.
+
+    Returns:
+        ``metric_names``, and ``similarity``: cosine x 100 of every frame to frame 0.
+    """
+    begin = 1 if protocol == "generated" else 1 + path.watched * future
+    truth, pairs = path.video_THWC, path.pairs_N2
+    if protocol == "primed":
+        pairs = pairs[(pairs[:, 1] >= begin) & (pairs[:, 0] < begin)]
+    features = np.asarray(place.embed(video_THWC), np.float64)
+    values: dict[str, Any] = {
+        f"src_{place.name}": scene_return(features, pairs),
+        "revisit_psnr": revisit_psnr(video_THWC, pairs),
+        "scuts": float(scene_cuts(video_THWC[begin:], fps)),
+        "sharpness": sharpness(video_THWC[begin:], truth[begin:]),
+    }
+    if protocol == "generated":
+        values[f"lpips_{place.name}"] = revisit_distance(place.layers, video_THWC, pairs)
+    else:
+        values[f"lpips_{place.name}"] = float(
+            perceptual_distance(place.layers, video_THWC[begin:], truth[begin:]).mean()
+        )
+        values["psnr"] = float(pairwise_psnr(video_THWC[begin:], truth[begin:]).mean())
+        values = {f"primed_{name}": value for name, value in values.items()}
+    return {**values, "similarity": (100.0 * features @ features[0]).tolist()}
+
+
+def mean_of(name: str, values: Any) -> dict[str, float]:
+    """Mean, 95 % half-width and count of one number per path."""
+    metric = Mean(name)
+    return metric.compute(metric.update(metric.init(), values=np.asarray(values)))
+
+
+def compared(metric: str, cells: Mapping[str, list[float]], length: int) -> dict[str, float]:
+    """``<metric>/<memory>/<length>`` for every memory, and ``<metric>_gain/…`` against ``none`` where that is there.
+
+    Args:
+        cells: memory -> a number per path, the same paths in the same order.
+    """
+    results: dict[str, float] = {}
+    for memory, values in cells.items():
+        results |= mean_of(f"{metric}/{memory}/{length}", values)
+        if PLAIN in cells and memory not in (PLAIN, TRUTH):
+            difference = np.asarray(values) - np.asarray(cells[PLAIN])
+            results |= mean_of(f"{metric}_gain/{memory}/{length}", difference)
+    return results
+
+
+def clearly_better(metric: str, results: Mapping[str, float], memory: str, other: str, length: int) -> bool:
+    """Whether a memory's interval lies on the better side of the other's, without overlap."""
+    a, b = (f"{metric}/{name}/{length}" for name in (memory, other))
+    sign = 1.0 if higher_is_better(metric) else -1.0
+    return sign * (results[a] - results[b]) > results[f"{a}_ci95"] + results[f"{b}_ci95"]
