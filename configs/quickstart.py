@@ -18,8 +18,7 @@ from configs.slow import vizdoom
 TRAIN = {
     **vizdoom.VARIANTS["cpu"],
     "frames": {"train": 24_000, "validation": 6_000}, "shard": 12, "autoencoder_steps": 300,
-    "unet": {**vizdoom.VARIANTS["cpu"]["unet"], "block_channels": (96, 96)},
-    "windows": ((2, 4),), "weights": (1.0,), "batch": 8, "optimizer": "adam", "steps": 1000, "warmup": 100,
+    "windows": ((2, 4),), "weights": (1.0,), "batch": 8, "steps": 1000, "warmup": 100,
     "checkpoint_every": 100, "ema": 0.99, "generate": 128, "episodes": (2,), "evaluate": 64,
     "evaluate_batch": 16,
 }  # fmt: skip

@@ -7,7 +7,7 @@ with ``--config.data.data_dir=…``. ``encoder/export`` is what other runs load.
 
 variant  frames          size   batch      hardware and time
 tiny     1,500           16×16  8 pairs    for tests
-cpu      100,000         64×64  64 pairs   2 cores, 12 minutes at most if they are idle
+cpu      100,000         64×64  64 pairs   2 cores; not run whole yet, 12 minutes at most by estimate
 """
 
 from configs import common

@@ -1,4 +1,4 @@
-"""I3D in PyTorch, written from the paper (Carreira and Zisserman 2017, figure 3) under the names of the checkpoint.
+"""I3D in PyTorch (Carreira and Zisserman 2017, figure 3), with the layer names and the padding of its public ports.
 
 The installed packages have no I3D of the Inception kind to compare with.
 """

@@ -14,6 +14,7 @@ from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.eval import revisit as benchmark
 from tests import tiny
 from tests.runs.test_memory import FAST, FUTURE, PAST, SIZE, model  # noqa: F401
 from vgen_jax import build
@@ -228,6 +229,12 @@ def test_a_run_measures_everything_once(
         again.setattr(revisit, "played", None)
         revisit.run(config(data_dir), tmp_path / "run")
     assert (tmp_path / "run" / "results.json").read_text() == text
+    more = config(data_dir)
+    with more.unlocked():
+        more.memories.anchor_two = more.memories.anchor
+    with pytest.raises(TypeError, match="NoneType"), monkeypatch.context() as again:
+        again.setattr(revisit, "played", None)  # a memory that was added is measured
+        revisit.run(more, tmp_path / "run")
 
 
 def test_missing_paths_name_the_command(tmp_path: Path, data_dir: Path) -> None:
@@ -279,6 +286,20 @@ def test_too_few_or_too_short_paths_are_refused(slow: build.SlowModel, data_dir:
 def test_settings_that_cannot_be_are_refused(data_dir: Path, change: dict, message: str) -> None:
     with pytest.raises(VgenError, match=message):
         build.section(revisit.RevisitConfig, {**config(data_dir).revisit.to_dict(), **change}, "revisit")
+
+
+@pytest.mark.parametrize("variant", sorted(benchmark.VARIANTS))
+def test_the_configs_are_whole(variant: str) -> None:
+    """And a flag for one memory changes no other."""
+    found = benchmark.get_config(variant)
+    settings = build.section(revisit.RevisitConfig, found.revisit.to_dict(), "revisit")
+    before = revisit.contenders_of(found.memories.to_dict(), settings)
+    changed = next(name for name in before if name in ("temp_lora", "centre"))
+    found.memories[changed].memory.temp_lora.lora.rank = 7
+    after = revisit.contenders_of(found.memories.to_dict(), settings)
+    assert {name for name in before if before[name] != after[name]} == {changed}
+    lengths = {f"{settings.split}_{length}" for length in settings.lengths}
+    assert lengths <= set(found.collect.splits) and found.collect.splits[min(lengths)].episodes >= settings.paths
 
 
 def test_a_video_that_was_not_kept_is_named(tmp_path: Path) -> None:

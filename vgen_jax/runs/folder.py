@@ -21,7 +21,8 @@ CONFIG_FILE, RESULTS_FILE = "config.json", "results.json"
 CHANGEABLE = (
     "train.steps", "train.log_every", "train.checkpoint_every", "train.keep", "train.profile_start",
     "train.profile_steps", "mesh", "data.workers", "slow.unet.remat", "finetune.remat", "collect.workers",
-    "generate.save_every",
+    "generate.save_every", "memories.", "revisit.lengths", "revisit.protocols", "revisit.batch",
+    "revisit.shown_memories",
 )  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def score(place: Place, path: Path, video_THWC: np.ndarray, future: int, fps: fl
         )
         values["psnr"] = float(pairwise_psnr(video_THWC[begin:], truth[begin:]).mean())
         values = {f"primed_{name}": value for name, value in values.items()}
-    return {**values, "similarity": (100.0 * features @ features[0]).tolist()}
+    return {**values, "similarity": np.round(100.0 * features @ features[0], 2).tolist()}
 
 
 def mean_of(name: str, values: Any) -> dict[str, float]:
