@@ -80,7 +80,7 @@ def test_a_bundled_slow_model_is_the_exported_one_rounded(trained: Path) -> None
 
 
 def test_a_missing_asset_names_those_that_are_there(trained: Path) -> None:
-    with pytest.raises(VgenError, match="asset:toy/slow does not come with this installation, which has no weights"):
+    with pytest.raises(VgenError, match="asset:toy/slow is not in this installation, which has no weights"):
         resolved(ConfigDict({"model_dir": "asset:toy/slow"}), trained)
     run(trained, "autoencoder")
     with pytest.raises(VgenError, match="which has toy/autoencoder: name one of these"):

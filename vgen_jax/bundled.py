@@ -31,7 +31,7 @@ def asset_folder(name: str) -> Path:
     """
     if name not in names(ASSETS):
         raise VgenError(
-            f"{PREFIX}{name} does not come with this installation, which has {', '.join(names(ASSETS)) or 'no weights'}: "
+            f"{PREFIX}{name} is not in this installation, which has {', '.join(names(ASSETS)) or 'no weights'}: "
             "name one of these or the folder of an export, or install the package again"
         )
     return ASSETS / name

@@ -165,7 +165,7 @@ def interleaved(lanes: Mapping[str, Lane], chunks: int) -> dict[str, tuple[float
 
 def in_a_process_of_its_own(raw: Mapping[str, Any], key: str) -> tuple[float, float]:
     """Peak memory of a rollout with the memory ``key``, and what its arrays hold, MiB."""
-    cache = str(jax.config.jax_compilation_cache_dir or "")
+    cache = str(jax.config.values["jax_compilation_cache_dir"] or "")
     found = (0.0, 0.0)
     for _ in range(2):  # the first one fills the compilation cache
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:

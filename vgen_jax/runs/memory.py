@@ -11,7 +11,7 @@ from vgen_jax import build
 from vgen_jax.checkpoint import digest
 from vgen_jax.compose.contrast import contrastive
 from vgen_jax.diffusion.samplers import Sampler
-from vgen_jax.learning.fast import FastConfig, FastState, fast_update, init_fast
+from vgen_jax.learning.fast import FastConfig, FastState, fast_step, fast_update, init_fast
 from vgen_jax.memory.anchor import Anchor
 from vgen_jax.memory.context import Context, ContextConfig
 from vgen_jax.memory.files import load_memory
@@ -81,15 +81,16 @@ def _context(config: MemoryConfig, model: build.SlowModel, past: int, future: in
 def _temp_lora(config: MemoryConfig, model: build.SlowModel, past: int, future: int) -> Built:
     fast, slow, params = config.temp_lora, model.config, jax.device_put(model.params)
     networks = model.denoiser
-    pure = fast_update(fast, networks.embed, networks.predict, slow.kind, slow.schedule, slow.masking)
-    update = jax.jit(pure, donate_argnums=0)
+    pure = fast_step(fast, networks.embed, networks.predict, slow.kind, slow.schedule, slow.masking)
+    step = jax.jit(pure, donate_argnums=0)
+    update = fast_update(fast, step)
     begin = jax.jit(lambda key_B: init_fast(fast, model.params[ADAPTED], key_B))
 
     def learn(state: FastState, windows: VideoBatch, key_B: Key) -> FastState:
         return update(state, params, windows, key_B)[0]
 
     memory = TempLora(begin, learn) if fast.clips == "last" else TempLoraWhole(begin, learn, fast.steps)
-    return Built(memory, update._cache_size)  # type: ignore[attr-defined]
+    return Built(memory, step._cache_size)  # type: ignore[attr-defined]
 
 
 KINDS: dict[str, Callable[[MemoryConfig, build.SlowModel, int, int], Built]] = {
