@@ -85,8 +85,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
             ("memory", *shown),
             rows,
             title=f"{len(pairs_N2)} frames that show a view again",
-            caption=f"Between the first and the later visit; SRC and distance by {place.name}. One video proves "
-            "nothing: the revisit benchmark measures many.",
+            caption=f"Between the first and the later visit; SRC and distance by {place.name}. A blank picture comes "
+            "back perfectly, so none of this counts where the sharpness has gone; and one video proves nothing: the "
+            "revisit benchmark measures many.",
         ),
     ]
     report.write_report(workdir, "The same commands, side by side", sections, config=config.to_dict())
