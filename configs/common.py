@@ -95,9 +95,11 @@ def slow_stage(slow, loss, data_section, optimizer_section, train_section, cpu_d
     }
 
 
+NO_WARP = {"width": 0, "layers": 0, "cells": 0, "patch": 0, "norm_groups": 0}
+
 # How each memory differs from the plainest settings; the last two are the paper's ablations of ``temp_lora``.
 MEMORIES = {
-    "none": {}, "context": {}, "anchor": {}, "temp_lora": {},
+    "none": {}, "context": {}, "anchor": {}, "retrieval": {}, "temp_lora": {},
     "temp_lora_original": {"text": "keep", "actions": "keep", "past": "clean"},
     "temp_lora_full": {"clips": "whole"},
 }  # fmt: skip

@@ -47,10 +47,12 @@ def stages():
         "check": {"run": "check_data", "data_dir": "@data"},
         "without": generate("none"),
         "temp_lora": generate("temp_lora"),
+        "retrieval": generate("retrieval"),
         "compare": {
             "run": "compare",
             "compare": {
-                "folders": {"without": "@without", "temp_lora": "@temp_lora"}, "baseline": "without", "video": 0,
+                "folders": {name: f"@{name}" for name in ("without", "temp_lora", "retrieval")},
+                "baseline": "without", "video": 0,
                 "model_dir": MODEL, "place_dir": "asset:vizdoom/place", "map_units": 66.0,
             },
         },

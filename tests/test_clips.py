@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vgen_jax.clips import Clips, Cut, check_alike
+from vgen_jax.clips import Clips, Cut, check_alike, write_clip
 from vgen_jax.media import VideoWriter
 from vgen_jax.types import VgenError
 
@@ -107,3 +107,27 @@ def test_both_folders_have_to_fit(tmp_path: Path) -> None:
         check_alike(a, clips("e", x=frames(), y=frames(), z=frames()), True)
     with pytest.raises(VgenError, match="cut.skip is -1"):
         Cut(-1, 0)
+
+
+def test_what_lies_beside_the_frames_is_cut_alike(tmp_path: Path) -> None:
+    video, actions = frames(7), np.arange(6)
+    for name in ("x", "y"):
+        write_clip(tmp_path / f"{name}.npz", video, actions, np.array([[0, 3], [2, 5], [3, 6]]))
+    clips = Clips(tmp_path, "real", Cut(2, 4))
+    np.testing.assert_array_equal(clips.steps([0])[0], video[1:6])  # with the last given frame
+    np.testing.assert_array_equal(clips.actions([0])[0], [1, 2, 3, 4])
+    np.testing.assert_array_equal(clips.visits(0), [[0, 3]])
+    whole = Clips(tmp_path, "real", WHOLE)
+    np.testing.assert_array_equal(whole.steps([0])[0], video)
+    np.testing.assert_array_equal(whole.actions([0])[0], actions)
+    before = clips.digest_beside("actions")
+    write_clip(tmp_path / "y.npz", video, actions + 1, None)
+    assert clips.digest_beside("actions") != before and not len(clips.visits(1))
+
+
+@pytest.mark.parametrize(("actions", "named"), [(None, "no actions for 7"), (np.arange(7), "7 actions for 7")])
+def test_actions_are_one_fewer_than_frames(actions: np.ndarray | None, named: str, tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        write_clip(tmp_path / f"{name}.npz", frames(7), actions, None)
+    with pytest.raises(VgenError, match=f"x.npz holds {named} frames: store 6 in it"):
+        Clips(tmp_path, "real", WHOLE).actions([0])

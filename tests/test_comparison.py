@@ -104,3 +104,27 @@ def test_the_interval_of_a_distance_shrinks_with_the_number_of_videos() -> None:
         assert low < 1.5 < high
         widths.append(high - low)
     assert widths[1] < 0.6 * widths[0]
+
+
+def test_the_normalised_score_is_avids(tmp_path: Path) -> None:
+    """Between the worst and the best of the results; a metric that AVID's tables have no bounds for is left out."""
+    a = written(tmp_path / "a", np.full(3, 20.0), action_error_ratio_x=1.5, action_error_ratio_x_mae_real=1.0, scuts=1)
+    b = written(tmp_path / "b", np.full(3, 30.0), action_error_ratio_x=3.5, action_error_ratio_x_mae_real=1.0, scuts=0)
+    c = written(tmp_path / "c", np.full(3, 25.0), action_error_ratio_x=1.5, action_error_ratio_x_mae_real=1.0, scuts=0)
+    found = run(tmp_path / "out", a, b, c, normalise="compared")
+    scores = [found[f"normalised_score/{name}"] for name in "abc"]
+    assert scores == pytest.approx([(0 + 1) / 2, (1 + 0) / 2, (0.5 + 1) / 2])
+    with pytest.raises(VgenError, match="normalised score lacks fid, fvd, lpips, ssim"):
+        run(tmp_path / "rt1", a, b, normalise="rt1")
+    with pytest.raises(VgenError, match="compare.normalise is 'best'"):
+        run(tmp_path / "best", a, b, normalise="best")
+
+
+def test_a_ratio_is_drawn_in_pairs(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).uniform(1, 5, 50)
+    folders = [written(tmp_path / name, np.ones(50), action_error_ratio_x=2.0) for name in "ab"]
+    for folder in folders:
+        np.savez(folder / "scores.npz", **{"action_error_ratio_x.over": 2 * rows, "action_error_ratio_x.under": rows})
+    found = run(tmp_path / "out", *folders)
+    ends = [found[f"action_error_ratio_x/a_{end}"] for end in ("low", "high")]
+    assert ends == pytest.approx([2, 2])

@@ -27,11 +27,11 @@ MAY_IMPORT = {
     "compose": {"types", "diffusion"},
     "objectives": {"types", "diffusion"},
     "memory": {"types", "nn.lora", "diffusion", "objectives"},
-    "learning": LEAVES | {"nn.lora", "diffusion", "objectives", "checkpoint", "sharding"},
+    "learning": LEAVES | {"nn.lora", "diffusion", "objectives", "checkpoint", "sharding", "chips", "flops"},
 }
 
 # Parts that exist for an extra, and so may import its packages.
-OPTIONAL = ("vgen_jax.convert", "vgen_jax.demo", "vgen_jax.data.sims.", "vgen_jax.data.tfds_rlds")
+OPTIONAL = ("vgen_jax.convert", "vgen_jax.demo", "vgen_jax.peers.", "vgen_jax.data.sims.", "vgen_jax.data.tfds_rlds")
 
 
 def modules() -> dict[str, Path]:

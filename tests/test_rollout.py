@@ -149,7 +149,7 @@ class Counting:
     def init(self, past: Past, key_B: Key) -> Array:
         return jnp.zeros(())
 
-    def recall(self, m: Array, past: Past) -> Recalled:
+    def recall(self, m: Array, past: Past, coming_BTA: object) -> Recalled:
         return Recalled(past.replace(frames_BTHWC=past.frames_BTHWC + 1000.0 * m))
 
     def remember(self, m: Array, past: Past, new: Past, token_BL: Array | None, key_B: Key) -> Array:

@@ -19,6 +19,7 @@ from vgen_jax.data.records import INFO_FILE, EpisodeWriter, shard_name, write_te
 from vgen_jax.data.schema import ActionSpace, Command, DatasetInfo, Episode, TextSpan
 from vgen_jax.diffusion.masking import Masking
 from vgen_jax.diffusion.schedules import Schedule
+from vgen_jax.slow_model import NO_WARP
 from vgen_jax.types import VideoBatch
 
 # Compiling is nearly all that these tests do.
@@ -94,6 +95,7 @@ def slow_config(**changes: object) -> build.SlowConfig:
         "text": build.TextConfig(8, 1, 2, 8),
         "schedule": Schedule("cosine", 50),
         "masking": Masking(),
+        "warp": NO_WARP,
         "kind": "v",
         "actions": "continuous",
         "action_dim": 2,

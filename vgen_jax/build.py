@@ -18,17 +18,17 @@ from vgen_jax.bundled import AUTOENCODER
 from vgen_jax.checkpoint import check_matches, load_export
 from vgen_jax.compose.guidance import classifier_free
 from vgen_jax.data.schema import DatasetInfo
-from vgen_jax.diffusion.masking import Masking
-from vgen_jax.diffusion.prediction import check_kind
-from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.models.autoencoder_kl import AutoencoderKL
-from vgen_jax.models.text import ByteTextEncoder, looked_up
-from vgen_jax.models.unet_latent import UNet3D
+from vgen_jax.models.warp import CANVAS, canvas
 from vgen_jax.objectives.autoencoder import from_unit, to_unit
 from vgen_jax.sections import section
-from vgen_jax.types import Array, Condition, Key, Params, Prediction, PredictionKind, Predictor, VgenError, VideoBatch
-
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
+from vgen_jax.slow_model import Denoiser as Denoiser
+from vgen_jax.slow_model import SlowConfig as SlowConfig
+from vgen_jax.slow_model import TextConfig as TextConfig
+from vgen_jax.slow_model import UNetConfig as UNetConfig
+from vgen_jax.slow_model import denoiser as denoiser
+from vgen_jax.slow_model import dtype_of as dtype_of
+from vgen_jax.types import Array, Condition, Params, Predictor, Reference, VgenError, VideoBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,138 +45,6 @@ class AutoencoderConfig:
     kl_weight: float
 
 
-@dataclasses.dataclass(frozen=True)
-class UNetConfig:
-    """The latent UNet's shape (see ``models.unet_latent``); ``text_width`` is its cross_attention_dim."""
-
-    block_channels: tuple[int, ...]
-    attention_levels: tuple[bool, ...]
-    layers_per_block: int
-    head_dim: int
-    norm_groups: int
-    transformer_in_heads: int
-    scale_shift: bool
-    remat: str
-    dtype: str
-
-
-@dataclasses.dataclass(frozen=True)
-class TextConfig:
-    """The byte text encoder's shape (see ``models.text``); ``width`` 0 for a model without text.
-
-    ``layers`` 0: the embeddings come from a table that a frozen encoder filled (``models.text.looked_up``).
-    """
-
-    width: int
-    layers: int
-    heads: int
-    max_length: int
-
-
-@dataclasses.dataclass(frozen=True)
-class SlowConfig:
-    """Everything that defines a slow model and must travel with its weights.
-
-    Attributes:
-        kind: what the network predicts.
-        actions: the action space that conditions each frame, ``continuous``, ``discrete`` or ``none``.
-        action_dim: width of a frame's action (one-hot for a discrete space, 0 for ``none``).
-        latent_channels: of the latents (or of the pixels) it denoises.
-    """
-
-    unet: UNetConfig
-    text: TextConfig
-    schedule: Schedule
-    masking: Masking
-    kind: PredictionKind
-    actions: str
-    action_dim: int
-    latent_channels: int
-
-    def __post_init__(self) -> None:
-        check_kind(self.kind)
-
-
-def dtype_of(name: str) -> Any:
-    """A compute dtype by name."""
-    if name not in DTYPES:
-        raise VgenError(f"dtype '{name}' is unknown: use one of {', '.join(DTYPES)}")
-    return DTYPES[name]
-
-
-class Denoiser(NamedTuple):
-    """A slow model as functions of its parameters ``{"unet": …, "text": …}``.
-
-    Attributes:
-        init: (rng) -> params; without ``text`` where that is a table, which is not learnt.
-        embed: (params, batch) -> Condition. Reads the batch's tokens and actions.
-        predict: (params, x_t, t, condition) -> Prediction.
-    """
-
-    init: Any
-    embed: Any
-    predict: Any
-
-
-def denoiser(config: SlowConfig) -> Denoiser:
-    """The networks of a slow model."""
-    with_text, from_table = config.text.width > 0, config.text.layers == 0
-    dtype = dtype_of(config.unet.dtype)
-    shape = {k: v for k, v in dataclasses.asdict(config.unet).items() if k != "dtype"}
-    channels, inputs = config.latent_channels, config.latent_channels * (2 if config.masking.reference else 1)
-    unet = UNet3D(
-        **shape,
-        in_channels=inputs,
-        out_channels=channels,
-        cross_attention_dim=config.text.width or 1,
-        action_dim=config.action_dim,
-        dtype=dtype,
-    )
-    encoder = ByteTextEncoder(**dataclasses.asdict(config.text), dtype=dtype)
-
-    def encode(params: Params, token_BL: Any) -> Any:
-        if not with_text:
-            return None, None
-        if not from_table:
-            return encoder.apply({"params": params["text"]}, token_BL)
-        if "text" not in params:
-            raise VgenError("this run has no embeddings of its texts: use a model fine-tuned here, or another run")
-        return looked_up(params["text"], token_BL), None
-
-    def embed(params: Params, batch: VideoBatch) -> Condition:
-        text, mask = encode(params, batch.token_BL)
-        if not config.action_dim:
-            return Condition(text, mask)
-        return Condition(text, mask, batch.action_BTA, batch.action_valid_BT)
-
-    def predict(params: Params, x_t_BTHWC: Array, t: Array, condition: Condition) -> Prediction:
-        value: Any = unet.apply(
-            {"params": params["unet"]},
-            x_t_BTHWC,
-            t,
-            condition.text_BLD,
-            condition.text_mask_BL,
-            condition.action_BTA,
-            condition.action_valid_BT,
-        )
-        return Prediction(value, config.kind)
-
-    def init(rng: Key) -> Params:
-        side = 2 ** (len(config.unet.block_channels) - 1)
-        x = jnp.zeros((1, 2, side, side, inputs))
-        token = jnp.ones((1, config.text.max_length), jnp.int32)
-        action = jnp.zeros((1, 2, config.action_dim))
-        batch = VideoBatch(x, jnp.ones((1, 2), bool), token, action, jnp.ones((1, 2), bool))
-        k_unet, k_text = jax.random.split(rng)
-        params = {"text": encoder.init(k_text, token)["params"]} if with_text and not from_table else {}
-        table = {"token": token, "embedding": jnp.zeros((1, 1, config.text.width))}
-        c = embed({"text": table, **params}, batch)
-        arguments = (x, jnp.zeros((1,), jnp.int32), c.text_BLD, c.text_mask_BL, c.action_BTA, c.action_valid_BT)
-        return {**params, "unet": unet.init(k_unet, *arguments)["params"]}
-
-    return Denoiser(init, embed, predict)
-
-
 class Autoencoder(NamedTuple):
     """A frozen autoencoder as pytrees: frames in and out, latents scaled to unit variance between.
 
@@ -185,6 +53,7 @@ class Autoencoder(NamedTuple):
         decode: scaled latents -> uint8 frames.
         channels: of a latent.
         factor: pixels per latent pixel, on each side.
+        params, scale: of the network, and what its latents are multiplied by.
     """
 
     encode: Partial
@@ -192,6 +61,8 @@ class Autoencoder(NamedTuple):
     channels: int
     factor: int
     folder: Path
+    params: Params
+    scale: float
 
 
 def autoencoder_network(config: AutoencoderConfig) -> AutoencoderKL:
@@ -221,7 +92,23 @@ def load_autoencoder(folder: Path) -> Autoencoder:
         frames: Any = network.apply({"params": params}, latents / scale, method="decode")
         return from_unit(frames)
 
-    return Autoencoder(Partial(encode, params), Partial(decode, params), config.latent_channels, network.factor, folder)
+    pair = Partial(encode, params), Partial(decode, params)
+    return Autoencoder(*pair, config.latent_channels, network.factor, folder, params, scale)
+
+
+def start_warp(config: SlowConfig, autoencoder: Autoencoder, params: Params) -> Params:
+    """Fresh parameters with the constants that ``slow.warp`` takes from the autoencoder.
+
+    Raises:
+        VgenError: if the autoencoder has no linear path, or another patch.
+    """
+    if config.warp.patch != autoencoder.factor:
+        raise VgenError(
+            f"config key slow.warp.patch is {config.warp.patch}, but a latent pixel of the autoencoder in "
+            f"{autoencoder.folder} is {autoencoder.factor} pixels wide: use that"
+        )
+    warp = {**params["warp"], CANVAS: canvas(autoencoder.params, autoencoder.scale)}
+    return {**params, "warp": warp}
 
 
 def _key(raw: Mapping[str, Any], name: str, folder: Path) -> Any:
@@ -290,14 +177,24 @@ def predictor(model: SlowModel, params: Params) -> Predictor:
     return Partial(model.denoiser.predict, params)
 
 
-def guided(model: SlowModel, params: Params, batch: VideoBatch, scale: float) -> Predictor:
+def told(model: SlowModel, params: Params, batch: VideoBatch, reference: Reference | None = None) -> Condition:
+    """What the slow model is conditioned on; ``reference`` for frames to be seen again."""
+    condition = model.denoiser.embed(params, batch)
+    if reference is None:
+        return condition
+    return condition.replace(reference_BTHWC=reference.frames_BTHWC, motion_BTA=reference.motion_BTA)
+
+
+def guided(
+    model: SlowModel, params: Params, batch: VideoBatch, scale: float, reference: Reference | None = None
+) -> Predictor:
     """The slow model with classifier-free guidance against the empty text and the null action."""
     empty = dataclasses.replace(batch, token_BL=None, action_valid_BT=None)
     if batch.token_BL is not None:
         empty = dataclasses.replace(empty, token_BL=jnp.zeros_like(batch.token_BL).at[:, 0].set(1))
     if batch.action_valid_BT is not None:
         empty = dataclasses.replace(empty, action_valid_BT=jnp.zeros_like(batch.action_valid_BT))
-    return classifier_free(predictor(model, params), model.denoiser.embed(params, empty), scale)
+    return classifier_free(predictor(model, params), told(model, params, empty, reference), scale)
 
 
 def action_width(info: DatasetInfo, actions: str) -> int:

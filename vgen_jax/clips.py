@@ -1,9 +1,15 @@
-"""Folders of videos as clips to be scored: found, read whole, checked, cut to the same frames."""
+"""Folders of videos as clips to be scored: found, read whole, checked, cut to the same frames.
+
+An ``.npz`` file may hold, beside ``frames``, what some metrics need of a real video: ``actions``, one fewer than frames
+(raw units (T, A), or ids (T,)), and ``visits`` (N, 2), numbers (i, j) of frames that show one view, i before j.
+"""
 
 import dataclasses
 import hashlib
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -89,6 +95,48 @@ class Clips:
             )
         return video[self.cut.skip : self.cut.skip + self.cut.frames if self.cut.frames else None]
 
+    def steps(self, numbers: Sequence[int]) -> np.ndarray:
+        """The videos with the last frame that was left out before those that count, uint8 (B, T, H, W, 3).
+
+        Without it nobody could tell which action led to the first frame that counts; where ``cut.skip`` is 0 there is
+        no such frame.
+
+        Raises:
+            VgenError: see ``read``.
+        """
+        counted = self.read(numbers)
+        if not self.cut.skip:
+            return counted
+        before = [read_video(self.paths[number])[self.cut.skip - 1] for number in numbers]
+        return np.concatenate([np.stack(before)[:, None], counted], axis=1)
+
+    def actions(self, numbers: Sequence[int]) -> list[np.ndarray]:
+        """The actions between the frames of ``steps``, as they are stored.
+
+        Raises:
+            VgenError: a video without actions, or not one fewer than its frames.
+        """
+        begin = max(0, self.cut.skip - 1)
+        return [self._actions(self.paths[number])[begin : self.cut.skip + self.shape[0] - 1] for number in numbers]
+
+    def _actions(self, path: Path) -> np.ndarray:
+        actions, frames = _beside(path, "actions"), len(read_video(path))
+        if actions is None or len(actions) != frames - 1:
+            found = "no actions" if actions is None else f"{len(actions)} actions"
+            raise VgenError(
+                f"{path} holds {found} for {frames} frames: store {frames - 1} in it as 'actions' (.npz), or leave the "
+                "action error ratio out"
+            )
+        return actions
+
+    def visits(self, number: int) -> np.ndarray:
+        """(N, 2) pairs among the frames that count; N is 0 where the video comes back to no place."""
+        pairs = _beside(self.paths[number], "visits")
+        if pairs is None:
+            return np.zeros((0, 2), np.int64)
+        pairs = np.asarray(pairs, np.int64).reshape(-1, 2) - self.cut.skip
+        return pairs[((pairs >= 0) & (pairs < self.shape[0])).all(1)]
+
     def digest(self) -> str:
         """SHA-256 of the videos' names and frames, as they count."""
         found = hashlib.sha256()
@@ -97,10 +145,41 @@ class Clips:
             found.update(self._fitting(path).tobytes())
         return found.hexdigest()
 
+    def digest_beside(self, name: str) -> str:
+        """SHA-256 of what the videos hold under ``name`` beside their frames."""
+        found = hashlib.sha256()
+        for video, path in zip(self.names, self.paths, strict=True):
+            stored = _beside(path, name)
+            found.update(video.encode())
+            found.update(b"" if stored is None else np.ascontiguousarray(stored).tobytes())
+        return found.hexdigest()
+
     def suffixes(self) -> str:
         """The kinds of files, and whether they hold what the generator made or what a codec left of it."""
         kinds = sorted({path.suffix.lower() for path in self.paths})
         return f"{', '.join(kinds)} ({'lossy' if set(kinds) & set(LOSSY) else 'lossless'})"
+
+
+def write_clip(path: Path, frames_THWC: np.ndarray, actions: np.ndarray | None, visits_N2: np.ndarray | None) -> None:
+    """A clip as an ``.npz`` file that ``Clips`` reads; it appears under its name only when it is whole."""
+    beside = {"actions": actions, "visits": visits_N2}
+    arrays: dict[str, Any] = {name: values for name, values in beside.items() if values is not None}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        np.savez(file, frames=frames_THWC, **arrays)
+    part.replace(path)
+
+
+def _beside(path: Path, name: str) -> np.ndarray | None:
+    """An array of an ``.npz`` file; ``None`` for another kind of file, or if it has none of that name."""
+    if path.suffix.lower() != ".npz":
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return stored[name] if name in stored.files else None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise VgenError(f"{path}: {name} cannot be read ({error}); write it again without pickle") from error
 
 
 def check_alike(real: Clips, generated: Clips, paired: bool) -> None:

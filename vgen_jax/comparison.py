@@ -8,6 +8,7 @@ their own median, laid about the distance. Distances of frames' features (FID) h
 import dataclasses
 import json
 import math
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,16 +16,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vgen_jax.metrics.action_error import ratio_interval
 from vgen_jax.metrics.frechet import Frechet
+from vgen_jax.metrics.normalised import BOUNDS, HIGHER_IS_BETTER, normalised_score
 from vgen_jax.types import VgenError
 
 RESULTS_FILE, SCORES_FILE = "results.json", "scores.npz"
 # What may differ: who is compared, where and when. Everything else in a contract decides what the numbers mean.
 FREE = (
-    "generated", "generated_sha256", "generated_files", "commit", "device", "seed", "model_sha256", "sampler",
+    "generated", "generated_sha256", "generated_files", "generated_windows", "commit", "device", "seed", "model_sha256",
+    "sampler", "chunk_frames", "memory",
 )  # fmt: skip
 SUFFIXES = ("_ci95", "_count", "_count_real", "_count_generated", "_low", "_high")
 PERCENTILES = (2.5, 97.5)
+COMPARED, NORMALISED = "compared", "normalised_score"
+# What AVID's score calls a metric, where it is not called so here; the action error ratio carries its data's name.
+FAMILIES = {"fvd_i3d": "fvd", "fid_inception": "fid", "lpips_vgg": "lpips"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +41,19 @@ class CompareConfig:
     names: what to call them; empty for their folders' names.
     draws: of each bootstrap.
     seed: of the draws.
+    normalise: AVID's normalised score beside each result (``metrics.normalised``): between the bounds of its tables,
+        ``rt1`` or ``coinrun``, or between the worst and the best of the results ``compared``; empty for none.
     """
 
     results: tuple[str, ...]
     names: tuple[str, ...]
     draws: int
     seed: int
+    normalise: str
 
     def __post_init__(self) -> None:
+        if self.normalise not in ("", COMPARED, *BOUNDS):
+            raise VgenError(f"compare.normalise is '{self.normalise}': use {COMPARED}, {', '.join(BOUNDS)} or leave it")
         if len(self.results) < 2:
             raise VgenError("compare.results names fewer than two folders: give --config.compare.results=\"('A','B')\"")
         if self.names and len(self.names) != len(self.results):
@@ -119,11 +131,40 @@ def table(results: Sequence[Result], draws: int, seed: int) -> dict[str, list[Ce
     return {name: [cell(result, name, draws, seed) for result in results] for name in names}
 
 
+def normalised(cells: Mapping[str, Sequence[Cell]], normalise: str) -> list[Cell]:
+    """AVID's normalised score of each result, without intervals.
+
+    ``compared`` takes the metrics that are there; the bounds of a table need all six.
+
+    Raises:
+        VgenError: a metric is missing.
+    """
+    values: dict[str, list[float]] = {}
+    for name, column in cells.items():
+        family = FAMILIES[name] if name in FAMILIES else "action_error_ratio" if _is_ratio(name) else name
+        if family in HIGHER_IS_BETTER:
+            values[family] = [found.value for found in column]
+    if normalise == COMPARED:
+        bounds = {family: (min(column), max(column)) for family, column in values.items()}
+    else:
+        bounds = BOUNDS[normalise]
+    count = max((len(column) for column in cells.values()), default=0)
+    each = [{family: column[n] for family, column in values.items()} for n in range(count)]
+    return [Cell(normalised_score(one, bounds), math.nan, math.nan) for one in each]
+
+
+def _is_ratio(name: str) -> bool:
+    return name.startswith("action_error_ratio_") and not re.search(r"_(accuracy|mae)_(real|generated)$", name)
+
+
 def cell(result: Result, name: str, draws: int, seed: int) -> Cell:
     """A metric of a result, with a bootstrap interval where its rows were kept, else with that which the run gave."""
     value = result.scalars[name]
     if name in result.rows:
         return Cell(value, *bootstrap_mean(result.rows[name], draws, seed))
+    if f"{name}.over" in result.rows:
+        over, under = (result.rows[f"{name}.{part}"] for part in ("over", "under"))
+        return Cell(value, *ratio_interval(over, under, draws, seed))
     if f"{name}.real" in result.rows:
         return Cell(value, *bootstrap_distance(value, result.rows, name, draws, seed))
     if f"{name}_low" in result.scalars and f"{name}_high" in result.scalars:

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vgen_jax.metrics.action_error import ratio_interval
 from vgen_jax.metrics.base import Mean
 from vgen_jax.metrics.frames import psnr, ssim
 from vgen_jax.types import Array, Key, Objective, Params, VgenError, VideoBatch
 
 MOVED_UNITS, TURNED_DEGREES = 8.0, 2.0
-BOOTSTRAPS = 1000
 
 
 class Networks(NamedTuple):
@@ -128,14 +128,12 @@ def mean_of(name: str, values: np.ndarray) -> dict[str, float]:
 
 def shuffle_ratio(true: np.ndarray, shuffled: np.ndarray) -> dict[str, float]:
     """The action shuffle ratio of the windows' errors, with a 95 % bootstrap interval over windows."""
-    rng = np.random.default_rng(0)
-    draws = rng.integers(0, len(true), (BOOTSTRAPS, len(true)))
-    low, high = np.percentile(shuffled[draws].mean(1) / true[draws].mean(1), [2.5, 97.5])
+    low, high = ratio_interval(shuffled, true)
     ratio = float(shuffled.mean() / true.mean())
     return {
         "action_shuffle_ratio": ratio,
-        "action_shuffle_ratio_low": float(low),
-        "action_shuffle_ratio_high": float(high),
+        "action_shuffle_ratio_low": low,
+        "action_shuffle_ratio_high": high,
     }
 
 

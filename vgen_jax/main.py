@@ -6,6 +6,7 @@ A fault that the user can mend ends in one line on stderr and exit status 2.
 
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import jax
@@ -14,13 +15,13 @@ from ml_collections import ConfigDict, config_flags
 
 from vgen_jax import build, runs
 from vgen_jax.runs.folder import resolved
-from vgen_jax.sharding import MeshConfig, initialize_distributed, split_host
+from vgen_jax.sharding import MeshConfig, initialize_distributed, lost_process, split_host
 from vgen_jax.types import VgenError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to run.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Where everything is written.")
 CACHE_FOLDER = "~/.cache/vgen_jax/jax"
-USER_FAULT_STATUS = 2
+FAULT_STATUS, USER_FAULT_STATUS, LOST_PROCESS_STATUS = 1, 2, 75  # the last is EX_TEMPFAIL: starting again helps
 # What a config file raises for a variant that it does not have, or for a file that is not there. Any other exception
 # of a config file is a fault in its code, for which its author wants the traceback.
 CONFIG_FILE_FAULTS = ("ValueError: ", "vgen_jax.types.VgenError: ", "[Errno 2] ")
@@ -81,8 +82,19 @@ def main() -> None:
         app.run(_main, flags_parser=_parse)
     except VgenError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        # A process among several must not wait at exit for the others, which wait for it.
-        os._exit(USER_FAULT_STATUS) if jax.distributed.is_initialized() else sys.exit(USER_FAULT_STATUS)
+        _leave(USER_FAULT_STATUS)
+    except Exception as error:
+        if not jax.distributed.is_initialized():
+            raise
+        lost = lost_process(error)
+        print(f"error: {lost}", file=sys.stderr, flush=True) if lost else traceback.print_exc()
+        _leave(LOST_PROCESS_STATUS if lost else FAULT_STATUS)
+
+
+def _leave(status: int) -> None:
+    """Ends the process. One among several must not wait at exit for the others, which wait for it."""
+    sys.stdout.flush()
+    os._exit(status) if jax.distributed.is_initialized() else sys.exit(status)
 
 
 if __name__ == "__main__":

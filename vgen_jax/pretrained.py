@@ -6,6 +6,7 @@ its texts' embeddings. Of one that was only converted the definition follows fro
 goes by text alone.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ import safetensors.numpy
 from vgen_jax.convert import clip, exports, files, kl_vae, modelscope, schedulers
 from vgen_jax.data.records import INFO_FILE
 from vgen_jax.data.schema import DatasetInfo
+from vgen_jax.slow_model import NO_WARP
 from vgen_jax.types import Params, VgenError
 
 TEXTS_FILE = "texts.safetensors"
 WINDOW = (8, 8)  # of a pipeline that was never shown a past: together as many frames as ModelScopeT2V's clips
 FPS = 8.0  # of ModelScopeT2V's clips
-TEXT_BYTES = 256  # longest text; CLIP reads 77 tokens
+TEXT_BYTES = 256  # longest text
+CLIP_TOKENS = 77  # of a text, as CLIP reads it
 # Fields of the UNet that a slow model's definition has; the others must be the network's defaults.
 SHAPE = ("block_channels", "attention_levels", "layers_per_block", "head_dim", "norm_groups", "transformer_in_heads")
 FIXED: dict[str, Any] = {"up_attention_levels": None, "norm_eps": 1e-5}
@@ -83,6 +86,7 @@ def definition(folder: Path, dtype: str, remat: str) -> dict[str, Any]:
         "text": {"width": unet["cross_attention_dim"], "layers": 0, "heads": 0, "max_length": TEXT_BYTES},
         "schedule": scheduler.schedule,
         "masking": {"past_t": "shared", "augment_past": 0.0, "reference": False},
+        "warp": dataclasses.asdict(NO_WARP),
         "kind": scheduler.kind,
         "actions": "none",
         "action_dim": 0,

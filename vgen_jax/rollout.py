@@ -129,13 +129,20 @@ def chunk_condition(past: Past, action: ChunkAction, frames: int) -> VideoBatch:
     b, f_p = past.frames_BTHWC.shape[:2]
     past_BT = np.broadcast_to(np.arange(f_p + frames) < f_p, (b, f_p + frames))
     token = None if action.token_L is None else np.broadcast_to(action.token_L, (b, action.token_L.shape[-1]))
-    if past.action_BTA is None or action.action_TA is None:
+    future_BTA = coming(action, past)
+    if past.action_BTA is None or future_BTA is None:
         return VideoBatch(np.zeros((b, 0)), past_BT, token)
-    future_BTA = np.broadcast_to(action.action_TA, (b, *action.action_TA.shape[-2:]))
     action_BTA = np.concatenate([past.action_BTA, future_BTA], axis=1).astype(np.float32)
     valid_BT = np.concatenate([past.action_valid_BT, np.ones((b, frames), bool)], axis=1)
     action_BTA[:, 0], valid_BT[:, 0] = 0.0, False
     return VideoBatch(np.zeros((b, 0)), past_BT, token, action_BTA, valid_BT)
+
+
+def coming(action: ChunkAction, past: Past) -> np.ndarray | None:
+    """The actions that lead to a chunk's frames, (B, f_g, A), model units; ``None`` where there are none."""
+    if past.action_BTA is None or action.action_TA is None:
+        return None
+    return np.broadcast_to(action.action_TA, (past.frames_BTHWC.shape[0], *action.action_TA.shape[-2:]))
 
 
 def opening(start: Start) -> Past:
@@ -183,7 +190,7 @@ def rollout(
         first, past, m = since
     m = fresh_memory(memory, start, rng) if m is None else jax.tree.map(jnp.array, m)
     for number, action in enumerate(actions, first):
-        recalled = memory.recall(m, past)
+        recalled = memory.recall(m, past, coming(action, past))
         window = chunk_condition(recalled.past, action, frames)
         latents = sample_chunk(recalled, window, video_keys(rng, NOISE_STREAM, number, start.id_B))
         viewed = view(latents)

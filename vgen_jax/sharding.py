@@ -15,6 +15,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from vgen_jax.types import VgenError
 
 AXES = ("data", "fsdp")
+HEARTBEAT_SECONDS = 30  # of silence after which a process is given up
+# In what Gloo (CPU), NCCL (GPU) and JAX's coordination service say when a process has ended.
+LOST = r"(?i)connection (reset|closed|refused)|broken pipe|socket closed|heartbeat|nccl.*(remote|abort)|task.*unhealthy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +64,23 @@ def initialize_distributed(config: MeshConfig) -> None:
     """Joins the other processes where ``config.distributed`` asks for it; call before any other JAX function."""
     if not config.distributed:
         return
-    if config.coordinator_address:
-        jax.distributed.initialize(config.coordinator_address, config.num_processes, config.process_id)
-    else:
-        jax.distributed.initialize()
+    where = (config.coordinator_address, config.num_processes, config.process_id) if config.coordinator_address else ()
+    jax.distributed.initialize(*where, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+
+
+def lost_process(error: BaseException) -> str:
+    """What to tell of an error that another process's end has caused in this one; empty for any other error.
+
+    A collective whose connection breaks raises at once. A machine that falls silent is found missing after
+    ``HEARTBEAT_SECONDS``; JAX itself then ends the others.
+    """
+    line = next(iter(str(error).strip().splitlines()), "")
+    if not re.search(LOST, line):
+        return ""
+    return (
+        f"another process of this run is gone ({line:.120}): start all of them again, as many as there are now; "
+        "the run goes on from its last checkpoint"
+    )
 
 
 def make_mesh(config: MeshConfig) -> Mesh:

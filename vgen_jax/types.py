@@ -48,12 +48,22 @@ class Condition:
             entry t is the action taken at frame t-1.
         action_valid_BT: False where that action is unknown (the window's first frame) or dropped for guidance; the
             network then uses its learned null action.
+        past_BTHWC: clean frames that come before those that are generated, for models that are given them apart from
+            ``x_t`` (AVID's). Actions then belong to the generated frames alone. ``None`` where past frames are part of
+            the window (``diffusion.masking``).
+        motion_BTA: the sum of the actions from the last past frame to each frame (negative before it), model units, for
+            models that move that frame (``models.warp``). Known wherever ``action_valid_BT`` says so of the action.
+        reference_BTHWC: frames that such a model is to move instead, one for each frame of the window; ``motion_BTA``
+            is then counted from these. ``None`` for the last past frame.
     """
 
     text_BLD: Array | None = None
     text_mask_BL: Array | None = None
     action_BTA: Array | None = None
     action_valid_BT: Array | None = None
+    past_BTHWC: Array | None = None
+    motion_BTA: Array | None = None
+    reference_BTHWC: Array | None = None
 
 
 @flax.struct.dataclass
@@ -128,11 +138,25 @@ class Past:
         return Past(frames, action, np.concatenate([self.action_valid_BT, later.action_valid_BT], axis=1))
 
 
+class Reference(NamedTuple):
+    """Frames that are to be seen again: ``Condition.reference_BTHWC`` and ``Condition.motion_BTA`` of a window."""
+
+    frames_BTHWC: Array
+    motion_BTA: Array
+
+
 class Recalled(NamedTuple):
-    """What a Memory hands to the sampler: the past that opens the window, and adapters (``nn.lora``), one per video."""
+    """What a Memory hands to the sampler.
+
+    Attributes:
+        past: opens the window.
+        adapter: ``nn.lora`` adapters, one per video; ``None`` for none.
+        reference: for models that move frames (``models.warp``); ``None`` for their last past frame.
+    """
 
     past: Past
     adapter: Any = None
+    reference: Reference | None = None
 
 
 @runtime_checkable
@@ -140,14 +164,14 @@ class Memory(Protocol):
     """What a rollout carries from one chunk to the next beyond its last f_p frames. ``m`` is any pytree of arrays.
 
     ``init`` begins a memory of the videos that open with ``past``: to forget everything is to begin again. ``recall``
-    is asked before each chunk; the past it hands out has as many frames each time. ``remember`` is told of each chunk
-    after it: the rollout's own f_p frames before it, its new frames, and its text. It may consume the arrays of ``m``.
-    There is one key per video.
+    is asked before each chunk and told of the actions that lead to its frames (``None`` without actions); the past it
+    hands out has as many frames each time. ``remember`` is told of each chunk after it: the rollout's own f_p frames
+    before it, its new frames, and its text. It may consume the arrays of ``m``. There is one key per video.
     """
 
     def init(self, past: Past, key_B: Key) -> Any: ...
 
-    def recall(self, m: Any, past: Past) -> Recalled: ...
+    def recall(self, m: Any, past: Past, coming_BTA: Array | None) -> Recalled: ...
 
     def remember(self, m: Any, past: Past, new: Past, token_BL: Array | None, key_B: Key) -> Any: ...
 

@@ -5,7 +5,7 @@
 
 Each folder is the work directory of a finished evaluation. Results whose contracts differ (backbone and its weights,
 frames, resolution, real videos, counts, …) are refused, and the entry that differs is named. A core and a few seconds;
-with FVD a minute for each result.
+with FVD a minute for each result. ``--config.compare.normalise=compared`` adds AVID's normalised score.
 """
 
 from ml_collections import ConfigDict
@@ -13,4 +13,5 @@ from ml_collections import ConfigDict
 
 def get_config():
     """The run; ``results`` are given on the command line."""
-    return ConfigDict({"run": "compare_results", "compare": {"results": (), "names": (), "draws": 1000, "seed": 0}})
+    compare = {"results": (), "names": (), "draws": 1000, "seed": 0, "normalise": ""}
+    return ConfigDict({"run": "compare_results", "compare": compare})

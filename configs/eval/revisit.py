@@ -7,7 +7,7 @@ every memory follow them with the bundled weights, and writes results.json and r
 the first one stopped. Needs ``pip install -e ".[sim,eval]"``. Another model: ``--config.model_dir=…/slow/export``.
 
 variant  what                                                               hardware and time
-all      8 memories, 64, 200 and 600 frames, 32 paths each, both protocols  2 cores, many hours; not measured yet
+all      9 memories, 64, 200 and 600 frames, 32 paths each, both protocols  2 cores, many hours; not measured yet
 smoke    3 memories, 64 frames, 4 paths                                     2 cores; not timed on idle ones yet
 sweep    the learning of temp_lora, one setting at a time, 200 frames of    2 cores, many hours; not measured yet
          8 paths on the training maps
@@ -55,6 +55,7 @@ MEMORIES = {
     "none": contender("none"),
     "context": contender("context"),
     "anchor": contender("anchor"),
+    "retrieval": contender("retrieval"),
     "temp_lora": contender("temp_lora", **BEST),
     "temp_lora_original": contender("temp_lora_original", **BEST),
     "temp_lora_full": contender("temp_lora_full", **BEST),
@@ -70,12 +71,12 @@ TUNED = {
 VARIANTS = {
     "all": {
         "paths": "all", "split": "revisit", "lengths": (64, 200, 600), "count": 32, "batch": 16, "shown": 4,
-        "memories": MEMORIES, "shown_memories": ("none", "context", "anchor", "temp_lora"),
+        "memories": MEMORIES, "shown_memories": ("none", "context", "retrieval", "temp_lora"),
     },
     "smoke": {
         "paths": "smoke", "split": "revisit", "lengths": (64,), "count": 4, "batch": 4, "shown": 2,
-        "memories": {name: MEMORIES[name] for name in ("none", "anchor", "temp_lora")},
-        "shown_memories": ("none", "anchor", "temp_lora"),
+        "memories": {name: MEMORIES[name] for name in ("none", "retrieval", "temp_lora")},
+        "shown_memories": ("none", "retrieval", "temp_lora"),
     },
     "sweep": {
         "paths": "all", "split": "revisit_tune", "lengths": (200,), "count": 8, "batch": 8, "shown": 2,

@@ -31,6 +31,7 @@ SLOW = {
         "set_alpha_to_one": False,
     },
     "masking": {"past_t": "shared", "augment_past": 0.0, "reference": False},
+    "warp": common.NO_WARP,
     "kind": "eps", "actions": "none", "action_dim": 0, "latent_channels": 4,
 }  # fmt: skip
 FULL = (

@@ -9,8 +9,6 @@ variant  frames      size     hardware                             what to expec
 tiny     1,500       16×16    2 cores, 2 minutes                   nothing to look at: for tests
 cpu      300,000     64×64    2 cores, about 1 1/4 hours           the right view, blurred: 1.4 dB above "repeat the
                                                                    last frame", action shuffle ratio 1.20
-wide     300,000     64×64    2 cores, hours                       ``cpu`` with wider levels, a longer past and Muon;
-                                                                   not trained to its end yet
 small    300,000     64×64    one data-centre GPU, 10-20 minutes   not measured yet
 base     10 million  128×128  8 GPUs or a TPU v5e-8                not measured yet
 """
@@ -27,7 +25,7 @@ SCHEDULE = {
     "kind": "linear", "steps": 1000, "start": 1e-4, "end": 0.02, "zero_terminal_snr": False, "set_alpha_to_one": True,
 }  # fmt: skip
 
-MUON_KERNELS = "^unet/(down|mid|up|transformer_in).*kernel$"
+MUON_KERNELS = "^unet/(down|mid|up|transformer_in).*kernel$|^warp/flow_(in|reference|[0-9])/kernel$"
 
 VARIANTS = {
     "tiny": {
@@ -45,6 +43,7 @@ VARIANTS = {
         "windows": ((2, 2), (1, 2)), "weights": (0.5, 0.5), "batch": 8, "steps": 20, "rate": 1e-3, "warmup": 2,
         "optimizer": "adam", "checkpoint_every": 10, "ema": 0.9, "sampler_steps": 4, "guidance": 1.0, "generate": 16,
         "episodes": (0,), "evaluate": 16, "evaluate_batch": 8, "cpu_devices": 0,
+        "augment_past": 0.1, "warp": common.NO_WARP,
     },
     "cpu": {
         "frames": {"train": 300_000, "validation": 24_000}, "episode_steps": 256, "size": (64, 64), "chunk": 4,
@@ -59,8 +58,9 @@ VARIANTS = {
             "norm_groups": 8, "transformer_in_heads": 2, "scale_shift": True, "remat": "none", "dtype": "float32",
         },
         "text": {"width": 64, "layers": 2, "heads": 4, "max_length": 48},
-        "windows": ((2, 4), (1, 4)), "weights": (0.7, 0.3), "batch": 8, "steps": 8000, "rate": 2e-3, "warmup": 200,
-        "optimizer": "adam", "checkpoint_every": 500, "ema": 0.995, "sampler_steps": 4, "guidance": 1.0,
+        "augment_past": 0.05, "warp": {"width": 96, "layers": 3, "cells": 2, "patch": 8, "norm_groups": 8},
+        "windows": ((2, 4), (6, 4), (1, 4)), "weights": (0.6, 0.2, 0.2), "batch": 8, "steps": 6000, "rate": 2e-3,
+        "warmup": 50, "optimizer": "muon", "checkpoint_every": 250, "ema": 0.995, "sampler_steps": 4, "guidance": 1.0,
         "generate": 256, "episodes": (3, 30, 60, 85), "evaluate": 256, "evaluate_batch": 32, "cpu_devices": 2,
     },
     "small": {
@@ -80,7 +80,8 @@ VARIANTS = {
         "windows": ((4, 4), (8, 8), (1, 4)), "weights": (0.5, 0.3, 0.2), "batch": 64, "steps": 10_000, "rate": 5e-4,
         "warmup": 500, "optimizer": "adam", "checkpoint_every": 1000, "ema": 0.9995, "sampler_steps": 25,
         "guidance": 1.5, "generate": 512, "episodes": (3, 30, 60, 85), "evaluate": 512, "evaluate_batch": 64,
-        "cpu_devices": 0,
+        "cpu_devices": 0, "augment_past": 0.05,
+        "warp": {"width": 256, "layers": 4, "cells": 4, "patch": 8, "norm_groups": 32},
     },
     "base": {
         "frames": {"train": 10_000_000, "validation": 100_000}, "episode_steps": 512, "size": (128, 128), "chunk": 8,
@@ -99,14 +100,9 @@ VARIANTS = {
         "windows": ((8, 8), (16, 16), (1, 8)), "weights": (0.5, 0.3, 0.2), "batch": 256, "steps": 200_000,
         "rate": 1e-4, "warmup": 2000, "optimizer": "adam", "checkpoint_every": 2000, "ema": 0.9999, "sampler_steps": 50,
         "guidance": 2.0, "generate": 1024, "episodes": (3, 30, 60, 85), "evaluate": 2048, "evaluate_batch": 64,
-        "cpu_devices": 0,
+        "cpu_devices": 0, "augment_past": 0.05,
+        "warp": {"width": 384, "layers": 6, "cells": 4, "patch": 8, "norm_groups": 32},
     },
-}  # fmt: skip
-
-VARIANTS["wide"] = {
-    **VARIANTS["cpu"], "unet": {**VARIANTS["cpu"]["unet"], "block_channels": (128, 128)},
-    "windows": ((2, 4), (6, 4), (1, 4)), "weights": (0.6, 0.2, 0.2), "batch": 12, "steps": 3000, "warmup": 50,
-    "optimizer": "muon", "checkpoint_every": 200,
 }  # fmt: skip
 
 
@@ -129,7 +125,8 @@ def stages(v):
         "slow": common.slow_stage(
             {
                 "unet": v["unet"], "text": v["text"], "schedule": SCHEDULE,
-                "masking": {"past_t": "zero", "augment_past": 0.1, "reference": True},
+                "masking": {"past_t": "zero", "augment_past": v["augment_past"], "reference": True},
+                "warp": v["warp"],
             },
             {"kind": "x0", "drop_text": 0.1, "drop_action": 0.1},
             common.data(source, "train", v["windows"], v["weights"], v["batch"], length),

@@ -1,6 +1,6 @@
 """I3D in PyTorch (Carreira and Zisserman 2017, figure 3), with the layer names and the padding of its public ports.
 
-The installed packages have no I3D of the Inception kind to compare with.
+For where the package cd-fvd, which has one, is not installed (see ``test_feature_nets_packages.py``).
 """
 
 import math
@@ -32,7 +32,7 @@ class Unit(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
         self.conv3d = nn.Conv3d(inputs, outputs, kernel, stride, bias=False)
-        self.bn = nn.BatchNorm3d(outputs, eps=1e-3)
+        self.bn = nn.BatchNorm3d(outputs, eps=1e-5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return functional.relu(self.bn(self.conv3d(same(x, self.conv3d.kernel_size, self.conv3d.stride))))

@@ -1,6 +1,8 @@
-"""Inception and LPIPS equal the networks of the packages that define them, pytorch-fid and lpips.
+"""Inception, I3D and LPIPS equal the networks of the packages that FID, FVD and LPIPS are known by.
 
-Both need torchvision, which has to be built for the PyTorch that is installed; hence an extra of their own.
+Those of FID and LPIPS need torchvision, which has to be built for the PyTorch that is installed: its wheel on PyPI
+links to the CUDA libraries of PyTorch's wheel there, and beside a PyTorch that is built for CPUs alone neither it nor
+transformers can be imported. A fresh ``pip install -e '.[test]'`` brings a pair that fits.
 """
 
 import importlib.util
@@ -10,21 +12,56 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
+from tests import tiny
 from tests.convert import originals
 from tests.convert.checkpoints import TOLERANCE, apply, frames, saved, theirs, with_statistics
 from vgen_jax.convert import feature_nets
+from vgen_jax.metrics.features import FeatureNet
 
-if not all(importlib.util.find_spec(name) for name in ("lpips", "pytorch_fid", "torchvision")):
-    pytest.skip("lpips or pytorch-fid is not installed: pip install -e '.[parity]'", allow_module_level=True)
 
-import lpips
-import pytorch_fid.inception as pytorch_fid
-import torchvision
+def needs(*packages: str) -> pytest.MarkDecorator:
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {missing}; pip install -e '.[test]'")
+
+
+@pytest.fixture(scope="module")
+def i3d(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, FeatureNet]:
+    from cdfvd.third_party.i3d.pytorch_i3d import InceptionI3d
+
+    folder = tmp_path_factory.mktemp("i3d")
+    model = with_statistics(InceptionI3d(400, in_channels=3))
+    saved("fvd_i3d", model.state_dict(), folder)
+    return model, feature_nets.feature_net("fvd_i3d", str(folder))
 
 
 @pytest.mark.slow
+@needs("cdfvd")
+@pytest.mark.parametrize("shape", [(9, 64, 64), (10, 224, 224), (16, 96, 120), (32, 40, 56)])
+def test_i3d_is_that_of_cd_fvd(i3d: tuple[torch.nn.Module, FeatureNet], shape: tuple[int, int, int]) -> None:
+    model, net = i3d
+    x = frames(1, *shape, 3)
+    resized = functional.interpolate(torch.tensor(x[0]).movedim(-1, 1).float(), (224, 224), mode="bilinear")
+    want = theirs(model, (resized / 127.5 - 1).movedim(1, -1)[None].numpy())
+    assert originals.error(apply(net, x), want) < TOLERANCE
+
+
+@pytest.mark.slow
+@needs("cdfvd")
+def test_i3d_is_that_of_cd_fvd_at_other_sizes(i3d: tuple[torch.nn.Module, FeatureNet]) -> None:
+    """Sizes that no stride divides; its own pool leaves one position in space, hence less than 225 pixels."""
+    model, net = i3d
+    module = feature_nets.ORIGINALS["fvd_i3d"].module
+    x = originals.normal(1, 11, 196, 221, 3)
+    assert originals.error(tiny.jit(module.apply)({"params": net.params}, x), theirs(model, x)) < TOLERANCE
+
+
+@pytest.mark.slow
+@needs("pytorch_fid", "torchvision")
 def test_inception_is_that_of_pytorch_fid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pytorch_fid.inception as pytorch_fid
+
     plain = mock.Mock(return_value={})
     monkeypatch.setattr(pytorch_fid, "load_state_dict_from_url", plain)
     with mock.patch.object(torch.nn.Module, "load_state_dict"):
@@ -40,8 +77,12 @@ def test_inception_is_that_of_pytorch_fid(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
+@needs("lpips", "torchvision")
 @pytest.mark.parametrize(("name", "short", "size"), [("lpips_vgg", "vgg", (32, 40)), ("lpips_alex", "alex", (64, 71))])
 def test_lpips_is_that_of_its_package(name: str, short: str, size: tuple[int, int], tmp_path: Path) -> None:
+    import lpips
+    import torchvision
+
     build = {"vgg": torchvision.models.vgg16, "alex": torchvision.models.alexnet}[short]
     with torch.device("meta"):
         features = build().features

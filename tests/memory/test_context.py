@@ -53,18 +53,18 @@ def after(memory: Memory, chunks: int, actions: bool = True, f_p: int = 2, f_g: 
 def test_context_hands_out_the_last_frames_or_a_still_start(chunks: int, expected: list) -> None:
     memory = Context(5)
     m, past = after(memory, chunks)
-    recalled = memory.recall(m, past)
+    recalled = memory.recall(m, past, None)
     assert told(recalled.past) == expected and recalled.adapter is None
     assert np.asarray(recalled.past.frames_BTHWC)[1, -1, 0, 0, 0] == 100 + expected[-1][0]
     m, past = after(memory, chunks, actions=False)
-    assert told(memory.recall(m, past).past) == [(n, None) for n, _ in expected]
+    assert told(memory.recall(m, past, None).past) == [(n, None) for n, _ in expected]
 
 
 def test_context_as_long_as_the_past_is_no_memory() -> None:
     memory = Context(2)
     for chunks in range(3):
         m, past = after(memory, chunks)
-        assert told(memory.recall(m, past).past) == told(past)
+        assert told(memory.recall(m, past, None).past) == told(past)
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ def test_the_anchor_stays_and_no_action_leads_from_it(chunks: int) -> None:
     memory = Anchor()
     m, past = after(memory, chunks)
     (first, _), (second, _), *rest = told(past)[:1] * 2 + told(past)[1:]
-    assert told(memory.recall(m, past).past) == [(0, None), (first, None), *rest]
+    assert told(memory.recall(m, past, None).past) == [(0, None), (first, None), *rest]
     m, past = after(memory, chunks, actions=False)
-    assert told(memory.recall(m, past).past) == [(0, None), *told(past)]
+    assert told(memory.recall(m, past, None).past) == [(0, None), *told(past)]
     assert told(past) == told(after(memory, chunks, actions=False)[1]), "the past is not changed"
 
 

@@ -32,7 +32,7 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path, memory: Anchor | Conte
     save_memory(tmp_path / "new" / "m.safetensors", m, {"kind": "x"})
     again = load_memory(tmp_path / "new" / "m.safetensors", memory.init(frames(0, 2), KEYS), {"kind": "x"})
     equal(again, m)
-    equal(memory.recall(again, past), memory.recall(m, past))
+    equal(memory.recall(again, past, None), memory.recall(m, past, None))
 
 
 @pytest.mark.parametrize("persist", [True, False])

@@ -37,7 +37,7 @@ def test_each_chunk_is_learnt_with_the_frames_before_it() -> None:
     learner = Learner()
     memory = TempLora(begin, learner)
     m, past = after(memory, 3)
-    recalled = memory.recall(m, past)
+    recalled = memory.recall(m, past, None)
     assert recalled.past is past
     learnt = sum(range(0, 5)) + sum(range(3, 8)) + sum(range(6, 11))
     np.testing.assert_array_equal(recalled.adapter, [learnt, learnt + 15 * 100])

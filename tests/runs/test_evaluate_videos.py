@@ -2,11 +2,11 @@
 
 import json
 import socket
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import imageio.v3 as imageio
+import jax
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 from configs.eval import compare as compare_configs
 from configs.eval import videos as configs
 from tests import tiny
+from tests.runs.test_action import random_reader
 from vgen_jax import scoring
 from vgen_jax.checkpoint import digest, export
 from vgen_jax.clips import Clips, Cut
@@ -156,32 +157,103 @@ def test_the_place_encoder_has_a_distance_of_its_own(folders: dict[str, Path], t
         run(folders["real"], folders["much"], tmp_path / "out", **{**changes, "place_dir": ""})
 
 
-def program(folders: dict[str, Path], workdir: Path, *flags: str) -> subprocess.Popen[str]:
-    mine = (f"--config.real={folders['real']}", f"--config.generated={folders['more']}")
-    return tiny.start(CONFIG, workdir, *mine, *flags, devices=2)
+def test_a_place_that_is_seen_again(folders: dict[str, Path], tmp_path: Path) -> None:
+    """SRC of the videos that say where they come back; the others are left out. Sharpness is 1 for the real ones."""
+    shape = {"level_channels": (8, 8), "blocks_per_level": 1, "width": 8, "norm_groups": 4, "dtype": "float32"}
+    params = tiny.random_params(place_network(PlaceConfig(**shape)).init, np.zeros((1, 8, 8, 3), np.float32))["params"]
+    export(tmp_path / "place", params, {"place": shape, "name": "place_vizdoom"})
+    for role in ("real", "generated"):
+        (tmp_path / role).mkdir()
+        for n in range(3):
+            video = frames(n)
+            video[5] = video[1] if role == "real" else video[3]
+            beside = {"visits": np.array([[1, 5], [0, 1]])} if n and role == "real" else {}
+            np.savez(tmp_path / role / f"{n}.npz", frames=video, **beside)
+    changes = {"score.metrics": ("src_place_vizdoom", "sharpness"), "place_dir": str(tmp_path / "place"), "cut.skip": 1}
+    found = run(tmp_path / "real", tmp_path / "generated", tmp_path / "out", **changes)
+    assert found["src_place_vizdoom_real"] == pytest.approx(100)  # (0, 1) is cut off
+    assert found["src_place_vizdoom"] < 99.99
+    assert found["src_place_vizdoom_count"] == 2 and found["sharpness_count"] == 3
+    assert found["sharpness"] == pytest.approx(1, abs=0.2) and "visits_sha256" in found["contract"]
+    with pytest.raises(VgenError, match="no video in .* says where it comes back"):
+        run(folders["real"], folders["more"], tmp_path / "none", **{**changes, "cut.skip": 0})
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """128 pairs of short clips, and random networks of frames and of clips."""
+    root = tmp_path_factory.mktemp("many")
+    rng = np.random.default_rng(0)
+    for role in ("real", "more"):
+        (root / role).mkdir()
+    for n in range(128):
+        video = frames(n)[:3, :16, :16]
+        actions = rng.normal(size=(2, 2)).astype(np.float32)
+        np.savez(root / "real" / f"{n:03d}.npz", frames=video, actions=actions)
+        np.savez(root / "more" / f"{n:03d}.npz", noisy(video, 20))
+    random_reader(root / "action")
+    shape = {"level_channels": (8, 8), "blocks_per_level": 1, "width": 8, "norm_groups": 4, "dtype": "float32"}
+    params = tiny.random_params(place_network(PlaceConfig(**shape)).init, np.zeros((1, 8, 8, 3), np.float32))["params"]
+    export(root / "place", params, {"place": shape, "name": "place_vizdoom"})
+    return {name: root / name for name in ("real", "more", "action", "place")}
+
+
+OF_MANY = (
+    "psnr", "ssim", "sharpness", "fd_place_vizdoom", "fd_action_test", "action_error_ratio_test",
+)  # fmt: skip
+
+
+def changes_for(many: dict[str, Path], batch_size: int) -> dict[str, Any]:
+    dirs = {f"{name}_dir": str(many[name]) for name in ("place", "action")}
+    return {**dirs, "score.metrics": OF_MANY, "score.batch_size": batch_size}
+
+
+@pytest.fixture(scope="module")
+def one(many: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process makes of them, on eight devices, 32 videos at a time."""
+    workdir = tmp_path_factory.mktemp("one") / "out"
+    run(many["real"], many["more"], workdir, **changes_for(many, 32))
+    return workdir
+
+
+def check_equal(a: Path, b: Path) -> None:
+    """Every number of two runs, and what their bootstraps draw from."""
+    results = [json.loads((workdir / "results.json").read_text()) for workdir in (a, b)]
+    for found in results:
+        assert found.pop("contract")["real_count"] == "128"
+        assert found["fd_action_test_count_real"] == 128 and found["fd_place_vizdoom_count_real"] == 3 * 128
+    assert results[0] == pytest.approx(results[1], rel=1e-6)
+    with np.load(a / "scores.npz") as x, np.load(b / "scores.npz") as y:
+        assert x.files == y.files and "action_error_ratio_test.over" in x.files
+        for name in x.files:
+            np.testing.assert_allclose(x[name], y[name], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_two_processes_print_what_one_does(folders: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("batch_size", "devices"), [(1, 1), (7, 1), (7, 8)])
+def test_batches_and_devices_change_nothing(
+    batch_size: int, devices: int, many: dict[str, Path], one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everyone = jax.local_devices()
+    assert len(everyone) == 8
+    monkeypatch.setattr(jax, "local_devices", lambda *args, **kwargs: everyone[:devices])
+    run(many["real"], many["more"], tmp_path / "out", **changes_for(many, batch_size))
+    check_equal(tmp_path / "out", one)
+
+
+@pytest.mark.slow
+def test_two_processes_print_what_one_does(many: dict[str, Path], one: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    joined = ("distributed=true", "num_processes=2", f"coordinator_address=localhost:{port}")
-    flags = [f"--config.mesh.{flag}" for flag in joined]
-    processes = [program(folders, tmp_path / "two", *flags, f"--config.mesh.process_id={n}") for n in range(2)]
+    joined = {"distributed": "true", "num_processes": "2", "coordinator_address": f"localhost:{port}"}
+    given = {"real": many["real"], "generated": many["more"], **{f"mesh.{k}": v for k, v in joined.items()}}
+    flags = [f"--config.{key}={value}" for key, value in (changes_for(many, 7) | given).items()]
+    start = [tiny.start(CONFIG, tmp_path / "two", *flags, f"--config.mesh.process_id={n}", devices=2) for n in range(2)]
     try:
-        errors = [process.communicate(timeout=300)[1] for process in processes]
+        errors = [process.communicate(timeout=300)[1] for process in start]
     finally:
-        for process in processes:
+        for process in start:
             process.kill()
-    assert [process.returncode for process in processes] == [0, 0], errors
-    one = run(folders["real"], folders["more"], tmp_path / "one")
-    two = json.loads((tmp_path / "two" / "results.json").read_text())
-    for contract in (one.pop("contract"), two.pop("contract")):
-        assert contract.pop("commit")
-        assert contract["real_count"] == str(COUNT)
-    assert two == pytest.approx(one, rel=1e-9)
-    with np.load(tmp_path / "one" / "scores.npz") as a, np.load(tmp_path / "two" / "scores.npz") as b:
-        assert a.files == b.files
-        for name in a.files:
-            np.testing.assert_allclose(a[name], b[name], rtol=1e-9)
+    assert [process.returncode for process in start] == [0, 0], errors
+    check_equal(tmp_path / "two", one)

@@ -90,7 +90,7 @@ class Notes:
     def init(self, past: Past, key_B: Key) -> Any:
         return []
 
-    def recall(self, m: Any, past: Past) -> Recalled:
+    def recall(self, m: Any, past: Past, coming_BTA: object) -> Recalled:
         return Recalled(past)
 
     def remember(self, m: Any, past: Past, new: Past, token_BL: Array | None, key_B: Key) -> Any:

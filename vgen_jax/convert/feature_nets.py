@@ -231,7 +231,10 @@ PROTOCOLS: dict[str, tuple[str, int, Callable[[Array], Array], str]] = {
     "fid_inception": (
         "frame", inception.WIDTH, inception.preprocess, "299x299 bilinear without antialiasing, [-1, 1]",
     ),
-    "fvd_i3d": ("clip", i3d.WIDTH, i3d.preprocess, "224x224 bilinear without antialiasing, [-1, 1]"),
+    "fvd_i3d": (
+        "clip", i3d.WIDTH, i3d.preprocess,
+        f"224x224 bilinear without antialiasing, [-1, 1]; norm epsilon {i3d.EPSILON}",
+    ),
     "src_resnet18": (
         "frame", classifiers.RESNET_WIDTH, classifiers.preprocess,
         "224x224 bilinear with antialiasing, less ImageNet's mean",

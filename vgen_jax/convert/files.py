@@ -226,6 +226,8 @@ def _read_bin(path: Path) -> dict[str, Stored]:
             f"{path} is damaged, or a pickle that holds more than tensors, which is not loaded "
             f"({_first_line(error)}): use weights saved as safetensors"
         ) from error
+    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
+        found = found["state_dict"]  # beside what Lightning keeps of a training
     if not isinstance(found, Mapping) or not all(isinstance(v, torch.Tensor) for v in found.values()):
         raise VgenError(f"{path} holds no plain map from names to tensors: use weights saved as safetensors")
 

@@ -135,7 +135,7 @@ def save_unet(config: Mapping[str, Any], params: Params, folder: str | Path, *, 
     levels = len(module.block_channels)
     files.write_folder(
         folder,
-        {**_to_original(module), "sample_size": sample_size},
+        {**original_config(module), "sample_size": sample_size},
         to_original(params, unet_rules(levels), _expected(module)),
         "diffusion_pytorch_model",
     )
@@ -261,7 +261,7 @@ def _from_original(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
     }
 
 
-def _to_original(module: UNet3D) -> dict[str, Any]:
+def original_config(module: UNet3D) -> dict[str, Any]:
     """The original's configuration of a network.
 
     Raises:

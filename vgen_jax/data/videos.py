@@ -179,7 +179,7 @@ def read_frames(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, float]:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             fps = float(stream.average_rate or 0)
-            frames = [_resize(frame.to_image(), size) for frame in container.decode(stream)]
+            frames = [fitted(frame.to_image(), size) for frame in container.decode(stream)]
     except (av.FFmpegError, IndexError) as error:
         raise VgenError(f"{path}: cannot be decoded as a video ({error}); convert it with ffmpeg") from error
     if len(frames) < 2 or fps <= 0:
@@ -187,7 +187,8 @@ def read_frames(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, float]:
     return np.stack(frames), fps
 
 
-def _resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+def fitted(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (height, width, 3): cropped to the aspect around the centre, reduced with antialiasing."""
     scale = min(image.height / size[0], image.width / size[1])
     left, top = (image.width - size[1] * scale) / 2, (image.height - size[0] * scale) / 2
     box = (left, top, left + size[1] * scale, top + size[0] * scale)

@@ -28,6 +28,19 @@ _TO_EPS = {
     "v": lambda value, x_t, alpha, sigma: sigma * x_t + alpha * value,
 }
 
+# What a change of eps by 1, at the same x_t, changes of a prediction; and the square of its inverse, by which a squared
+# error has to be multiplied to be one of eps.
+_PER_EPS = {
+    "eps": lambda alpha, sigma: jnp.ones_like(alpha),
+    "x0": lambda alpha, sigma: -sigma / alpha,
+    "v": lambda alpha, sigma: 1.0 / alpha,
+}
+_EPS_WEIGHT = {
+    "eps": lambda alpha, sigma: jnp.ones_like(alpha),
+    "x0": lambda alpha, sigma: (alpha / sigma) ** 2,
+    "v": lambda alpha, sigma: alpha**2,
+}
+
 
 def check_kind(kind: str) -> None:
     """Raises VgenError for a kind that is not in ``KINDS``."""
@@ -64,3 +77,18 @@ def convert(prediction: Prediction, kind: PredictionKind, x_t: Array, alpha: Arr
 def target(kind: PredictionKind, x0: Array, eps: Array, alpha: Array, sigma: Array) -> Array:
     """What a network of that kind should output for clean ``x0`` and noise ``eps``."""
     return {"eps": lambda: eps, "x0": lambda: x0, "v": lambda: alpha * eps - sigma * x0}[kind]()
+
+
+def shifted(prediction: Prediction, eps_BTHWC: Array, alpha: Array, sigma: Array) -> Prediction:
+    """The same prediction with ``eps_BTHWC`` added to its eps; a shift of 0 changes no bit of it.
+
+    At pure noise (alpha = 0) an ``x0`` or ``v`` prediction stays as it is: no eps says anything of x_0 there.
+    """
+    safe = jnp.where(alpha > 0, alpha, 1.0)
+    per_eps = jnp.where((alpha > 0) | (prediction.kind == "eps"), _PER_EPS[prediction.kind](safe, sigma), 0.0)
+    return Prediction(prediction.value + per_eps * eps_BTHWC, prediction.kind)
+
+
+def eps_weight(kind: PredictionKind, alpha: Array, sigma: Array) -> Array:
+    """By what a squared error of ``kind`` is multiplied to be that of eps: 1, the signal-to-noise ratio, or alpha²."""
+    return _EPS_WEIGHT[kind](alpha, sigma)

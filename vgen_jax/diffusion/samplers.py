@@ -16,7 +16,7 @@ with coefficients that depend on the schedule alone. They are computed on the ho
 """
 
 import dataclasses
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -166,6 +166,55 @@ def normal_like(key_B: Key, shape: tuple[int, ...]) -> Array:
     return jax.vmap(lambda key: jax.random.normal(key, shape[1:]))(key_B)
 
 
+# x_t, the last estimate of x_0, the number of the step.
+Carry = tuple[Array, Array, Array]
+Row = dict[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Walk:
+    """A sampler's way through a schedule, for those who take its steps one by one; ``sample`` takes them in one scan.
+
+    Attributes:
+        table: one row per step.
+        clip_x0: see ``Sampler``.
+    """
+
+    table: SamplerTable
+    clip_x0: float
+
+    def rows(self) -> Row:
+        """The table as arrays, steps first."""
+        return {name: jnp.asarray(column) for name, column in dataclasses.asdict(self.table).items()}
+
+    def start(self, x_T: Array) -> Carry:
+        """The carry of the first step."""
+        x = x_T.astype(jnp.float32)
+        return x, jnp.zeros_like(x), jnp.zeros((), jnp.int32)
+
+    def step(self, predictor: Predictor, condition: Condition, key_B: Key, carry: Carry, row: Row) -> Carry:
+        """One step."""
+        x, x0_previous, number = carry
+        predicted = predictor(x, steps_of(x, row), condition)
+        x0 = prediction.to_x0(predicted, x, row["alpha"], row["sigma"])
+        if self.clip_x0:
+            x0 = jnp.clip(x0, -self.clip_x0, self.clip_x0)
+        new = row["c_x"] * x + row["c_0"] * x0 + row["c_p"] * x0_previous
+        if np.any(self.table.c_n > 0):
+            new += row["c_n"] * normal_like(jax.vmap(jax.random.fold_in, (0, None))(key_B, number), x.shape)
+        return new, x0, number + 1
+
+
+def steps_of(x: Array, row: Row) -> Array:
+    """The row's diffusion step for every sample of ``x``."""
+    return jnp.full(x.shape[:1], row["t"], jnp.int32)
+
+
+def walk(sampler: Sampling, schedule: Schedule) -> Walk:
+    """The sampler's way through the schedule."""
+    return Walk(sampler_table(sampler, schedule), sampler.clip_x0)
+
+
 def sample(
     predictor: Predictor, schedule: Schedule, sampler: Sampling, x_T: Array, condition: Condition, key_B: Key
 ) -> Array:
@@ -174,22 +223,10 @@ def sample(
     Args:
         key_B: one PRNG key per sample, used only by stochastic samplers.
     """
-    table = sampler_table(sampler, schedule)
-    rows = jax.tree.map(jnp.asarray, dataclasses.asdict(table))
-    stochastic = bool(np.any(table.c_n > 0))
+    way = walk(sampler, schedule)
 
-    def step(carry: tuple[Array, jax.Array, jax.Array], row: dict[str, Array]) -> tuple[Any, None]:
-        x, x0_previous, number = carry
-        t_B = jnp.full(x.shape[:1], row["t"], jnp.int32)
-        predicted = predictor(x, t_B, condition)
-        x0 = prediction.to_x0(predicted, x, row["alpha"], row["sigma"])
-        if sampler.clip_x0:
-            x0 = jnp.clip(x0, -sampler.clip_x0, sampler.clip_x0)
-        new = row["c_x"] * x + row["c_0"] * x0 + row["c_p"] * x0_previous
-        if stochastic:
-            new += row["c_n"] * normal_like(jax.vmap(jax.random.fold_in, (0, None))(key_B, number), x.shape)
-        return (new, x0, number + 1), None
+    def step(carry: Carry, row: Row) -> tuple[Carry, None]:
+        return way.step(predictor, condition, key_B, carry, row), None
 
-    x_T = x_T.astype(jnp.float32)
-    (x_0, _, _), _ = jax.lax.scan(step, (x_T, jnp.zeros_like(x_T), jnp.zeros((), jnp.int32)), rows)
+    (x_0, _, _), _ = jax.lax.scan(step, way.start(x_T), way.rows())
     return x_0

@@ -22,6 +22,9 @@ from jax.sharding import Mesh
 
 from vgen_jax import sharding as sh
 from vgen_jax.checkpoint import Checkpoints
+from vgen_jax.chips import chip_of
+from vgen_jax.flops import jaxpr_flops
+from vgen_jax.learning.profiler import Profiler
 from vgen_jax.learning.state import OptimizerConfig, TrainState, ema_update, init_state, make_optimizer
 from vgen_jax.log import MetricWriter
 from vgen_jax.types import Array, Key, Objective, Params, VgenError
@@ -100,6 +103,11 @@ class Preempted(SystemExit):
         self.step = step
 
 
+def step_key(seed: int, step: Array | int) -> Key:
+    """The key of the update after ``step`` of them."""
+    return jax.random.fold_in(jax.random.key(seed + 1), step)
+
+
 def make_update(optimizer: optax.GradientTransformation, config: TrainConfig) -> Callable:
     """One update, ``(state, objective, batch) -> (state, metrics)``; pure, to be jitted with a donated state."""
 
@@ -108,7 +116,7 @@ def make_update(optimizer: optax.GradientTransformation, config: TrainConfig) ->
         return {"loss": loss, **aux}, grads
 
     def update(state: TrainState, objective: Objective, batch: Any) -> tuple[TrainState, dict[str, Array]]:
-        rng = jax.random.fold_in(jax.random.key(config.seed + 1), state.step)
+        rng = step_key(config.seed, state.step)
         if config.accumulate == 1:
             metrics, grads = loss_and_grad(state.params, objective, batch, rng)
         else:
@@ -144,44 +152,53 @@ def _accumulated(
 
 
 class CompiledUpdate:
-    """The jitted update, compiled ahead of time once per batch shape, with the compiler's own count of FLOPs."""
+    """The jitted update, compiled ahead of time once per batch shape, with a count of its FLOPs (``flops``)."""
 
     def __init__(self, update: Callable, state_shardings: Any, mesh: Mesh):
         out = (state_shardings, sh.replicated(mesh))
         self._jitted = jax.jit(update, donate_argnums=0, out_shardings=out)
+        self._devices = mesh.size
         self._compiled: dict[Any, Any] = {}
         self._flops: dict[Any, float] = {}
         self.flops_per_device = 0.0
 
+    def trace(self, state: TrainState, objective: Objective, batch: Any) -> Any:
+        """What is compiled, as ``jax.jit(...).trace`` gives it; the arguments may be ShapeDtypeStructs."""
+        return self._jitted.trace(state, objective, batch)
+
     def __call__(self, state: TrainState, objective: Objective, batch: Any) -> tuple[TrainState, dict[str, Array]]:
         key = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
         if key not in self._compiled:
-            self._compiled[key] = self._jitted.lower(state, objective, batch).compile()
-            cost = self._compiled[key].cost_analysis()
-            self._flops[key] = float((cost or {}).get("flops", 0.0))
+            traced = self.trace(state, objective, batch)
+            self._compiled[key] = traced.lower().compile()
+            self._flops[key] = jaxpr_flops(traced.jaxpr) / self._devices
         self.flops_per_device = self._flops[key]
         return self._compiled[key](state, objective, batch)
 
 
 class StopSignal:
-    """Turns SIGTERM into a flag that every process of the run agrees on."""
+    """Turns SIGTERM into a flag that every process of the run sees at the same step.
+
+    Among several processes JAX's coordination service carries it, off the devices: to gather a flag from all of them
+    would make every step wait for the one before.
+    """
 
     def __init__(self) -> None:
         self._received = False
-        self._previous = signal.signal(signal.SIGTERM, self._receive)
+        self._alone = jax.process_count() == 1
+        self._previous = signal.signal(signal.SIGTERM, self._receive) if self._alone else None
 
     def _receive(self, number: int, frame: Any) -> None:
         self._received = True
 
-    def reached(self) -> bool:
-        """Whether any process was asked to stop. With several processes this is a collective."""
-        if jax.process_count() == 1:
-            return self._received
-        return bool(multihost_utils.process_allgather(np.asarray(self._received)).any())
+    def reached(self, step: int) -> bool:
+        """Whether any process was asked to stop. Every process asks after every step."""
+        return self._received if self._alone else multihost_utils.reached_preemption_sync_point(step)
 
     def restore(self) -> None:
         """Puts the previous handler back."""
-        signal.signal(signal.SIGTERM, self._previous)
+        if self._alone:
+            signal.signal(signal.SIGTERM, self._previous)
 
 
 def abstract_state(
@@ -241,14 +258,21 @@ def train(
     update = CompiledUpdate(make_update(optimizer, config), shardings, mesh)
     objective = jax.device_put(task.objective, sh.replicated(mesh))
     writer, stop = MetricWriter(workdir, resume_step=start), StopSignal()
-    recorder, profiler = Recorder(config, writer, checkpoints, report, start), Profiler(config, workdir)
+    recorder, profiler = (
+        Recorder(config, writer, checkpoints, report, start),
+        Profiler(config.profile_start, config.profile_steps, workdir / "profile"),
+    )
     try:
         for step in range(start + 1, config.steps + 1):
             profiler.before(step)
-            batch = sh.global_batch(sh.batch_sharding(mesh), next(task.data))
+            try:
+                rows = next(task.data)
+            except VgenError as fault:
+                raise saved_before(fault, state, task.data, recorder, checkpoints) from fault
+            batch = sh.global_batch(sh.batch_sharding(mesh), rows)
             state, metrics = update(state, objective, batch)
             recorder.dispatched(step, metrics, update.flops_per_device)
-            stopping = stop.reached()
+            stopping = stop.reached(step)
             if step % config.checkpoint_every == 0 or step == config.steps or stopping:
                 recorder.settle()
                 checkpoints.save(state, task.data.get_state())
@@ -263,12 +287,26 @@ def train(
     return state
 
 
+def saved_before(
+    fault: VgenError, state: TrainState, data: DataIterator, recorder: "Recorder", checkpoints: Checkpoints
+) -> VgenError:
+    """A fault of the data, said when what was learnt until then is saved. (Among several processes it is one's own.)"""
+    recorder.settle()
+    step = int(state.step)
+    if jax.process_count() > 1 or not step:
+        return fault
+    if step != checkpoints.latest_step():
+        checkpoints.save(state, data.get_state())
+    return VgenError(f"{fault} (the state after step {step} is saved)")
+
+
 class Recorder:
     """Fetches each step's metrics one step late, stops on a loss that is not finite, and logs."""
 
     def __init__(self, config: TrainConfig, writer: MetricWriter, checkpoints: Checkpoints, report: Report, start: int):
         self._config, self._writer, self._checkpoints, self._report = config, writer, checkpoints, report
         self._pending: tuple[int, Any, float] | None = None
+        self._chip = chip_of(jax.devices()[0])
         self._clock, self._clock_step, self._flops = time.perf_counter(), start, 0.0
 
     def dispatched(self, step: int, metrics: Any, flops: float) -> None:
@@ -300,30 +338,12 @@ class Recorder:
         self._checkpoints.check()
         now = time.perf_counter()
         seconds, steps = now - self._clock, step - self._clock_step
-        timing = {"steps_per_second": steps / seconds, "tflops_per_second_per_device": self._flops / seconds / 1e12}
+        rate = self._flops / seconds
+        timing = {"steps_per_second": steps / seconds, "tflops_per_second_per_device": rate / 1e12}
+        if self._chip is not None:
+            # Of what was computed, recomputation included: with rematerialisation the MFU is lower.
+            timing["fraction_of_peak"] = rate / self._chip.flops
         self._clock, self._clock_step, self._flops = now, step, 0.0
         self._writer.scalars(step, metrics)
         self._writer.timings(step, timing)
         self._report(step, {**metrics, **timing})
-
-
-class Profiler:
-    """Traces the steps that the config asks for into ``profile/``; the trace ends with the training at the latest."""
-
-    def __init__(self, config: TrainConfig, workdir: Path):
-        self._steps = range(config.profile_start, config.profile_start + config.profile_steps)
-        self._folder, self._running = workdir / "profile", False
-
-    def before(self, step: int) -> None:
-        """Starts or ends the trace if ``step`` is the first in or the first after it."""
-        if step in self._steps and not self._running:
-            jax.profiler.start_trace(str(self._folder))
-            self._running = True
-        elif step not in self._steps:
-            self.close()
-
-    def close(self) -> None:
-        """Ends the trace if it runs."""
-        if self._running:
-            jax.profiler.stop_trace()
-            self._running = False

@@ -18,7 +18,7 @@ class Anchor:
     def init(self, past: Past, key_B: Key) -> Any:
         return jax.tree.map(lambda x: x[:, :1], past)
 
-    def recall(self, m: Any, past: Past) -> Recalled:
+    def recall(self, m: Any, past: Past, coming_BTA: Array | None) -> Recalled:
         if past.action_valid_BT is not None:
             follows_BT = np.arange(past.action_valid_BT.shape[1]) > 0
             past = dataclasses.replace(past, action_valid_BT=np.asarray(past.action_valid_BT) & follows_BT)

@@ -58,7 +58,7 @@ class Context:
             still = dataclasses.replace(still, action_valid_BT=np.zeros_like(still.action_valid_BT))
         return still.then(past)
 
-    def recall(self, m: Any, past: Past) -> Recalled:
+    def recall(self, m: Any, past: Past, coming_BTA: Array | None) -> Recalled:
         return Recalled(m)
 
     def remember(self, m: Any, past: Past, new: Past, token_BL: Array | None, key_B: Key) -> Any:

@@ -11,7 +11,7 @@ class NoMemory:
     def init(self, past: Past, key_B: Key) -> Any:
         return ()
 
-    def recall(self, m: Any, past: Past) -> Recalled:
+    def recall(self, m: Any, past: Past, coming_BTA: Array | None) -> Recalled:
         return Recalled(past)
 
     def remember(self, m: Any, past: Past, new: Past, token_BL: Array | None, key_B: Key) -> Any:

@@ -29,7 +29,7 @@ class TempLora:
     def init(self, past: Past, key_B: Key) -> Any:
         return self._begin(key_B)
 
-    def recall(self, m: Any, past: Past) -> Recalled:
+    def recall(self, m: Any, past: Past, coming_BTA: Array | None) -> Recalled:
         return Recalled(past, m.lora)
 
     def remember(self, m: Any, past: Past, new: Past, token_BL: Array | None, key_B: Key) -> Any:
@@ -54,7 +54,7 @@ class TempLoraWhole:
     def init(self, past: Past, key_B: Key) -> Any:
         return WholeState(self._begin(key_B), jax.tree.map(np.asarray, past))
 
-    def recall(self, m: Any, past: Past) -> Recalled:
+    def recall(self, m: Any, past: Past, coming_BTA: Array | None) -> Recalled:
         return Recalled(past, m.learner.lora)
 
     def remember(self, m: Any, past: Past, new: Past, token_BL: Array | None, key_B: Key) -> Any:

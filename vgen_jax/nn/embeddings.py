@@ -8,17 +8,22 @@ import numpy as np
 from vgen_jax.types import Array
 
 
-def sinusoidal(t: Array, width: int, max_period: float = 10_000.0) -> Array:
+def sinusoidal(t: Array, width: int, max_period: float = 10_000.0, sines_first: bool = False) -> Array:
     """cos and sin of ``t`` at width/2 geometric frequencies, cosines first, shape (*t.shape, width), float32.
 
     Ho et al. 2020 in the order of Stable Diffusion's UNet. The exponents are rounded to float32 as there: at t near
     1000 a frequency that is one bit off turns its angle by 6e-5.
+
+    Args:
+        sines_first: Ho et al.'s own order, and frequencies that end at 1/max_period rather than one step before it.
     """
     half = width // 2
-    exponent = np.float32(-np.log(max_period)) * np.arange(half, dtype=np.float32) / np.float32(half)
+    intervals = half - 1 if sines_first else half
+    exponent = np.float32(-np.log(max_period)) * np.arange(half, dtype=np.float32) / np.float32(intervals)
     frequency = jnp.asarray(np.exp(exponent.astype(np.float64)), jnp.float32)
     angle = t.astype(jnp.float32)[..., None] * frequency
-    return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+    parts = (jnp.sin(angle), jnp.cos(angle)) if sines_first else (jnp.cos(angle), jnp.sin(angle))
+    return jnp.concatenate(parts, axis=-1)
 
 
 class TimeEmbedding(nn.Module):

@@ -6,14 +6,17 @@ A run is imported when it starts, so that none pays for what another one needs.
 import importlib
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
+from vgen_jax.compose.black_box import fault_of
 from vgen_jax.types import VgenError
 
 RUNS = (
-    "benchmark", "bundle", "check_data", "collect", "collect_paths", "compare", "compare_results", "convert",
-    "embed_texts", "encode", "evaluate", "evaluate_place", "evaluate_videos", "export", "fast_benchmark",
-    "footprint", "generate", "import_videos", "pipeline", "revisit", "text_to_video", "train",
+    "avid_table", "benchmark", "bundle", "check_data", "check_topology", "collect", "collect_paths",
+    "collect_procgen", "compare", "compare_results", "convert", "embed_texts", "encode", "evaluate",
+    "evaluate_place", "evaluate_videos", "export", "fast_benchmark", "footprint", "generate", "import_rlds",
+    "import_videos", "latency", "peer_benchmark", "pipeline", "revisit", "serve", "text_to_video", "train",
 )  # fmt: skip
 
 
@@ -25,4 +28,10 @@ def start(config: ConfigDict, workdir: Path) -> None:
     """
     if config.run not in RUNS:
         raise VgenError(f"config key run is '{config.run}': use one of {', '.join(RUNS)}")
-    importlib.import_module(f"vgen_jax.runs.{config.run}").run(config, workdir)
+    try:
+        importlib.import_module(f"vgen_jax.runs.{config.run}").run(config, workdir)
+    except jax.errors.JaxRuntimeError as error:
+        fault = fault_of(error)  # a black box that failed within a compiled program
+        if fault is None:
+            raise
+        raise fault from error

@@ -16,25 +16,24 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from vgen_jax import build
-from vgen_jax.checkpoint import export
+from vgen_jax.chips import CHIPS
 from vgen_jax.data.pipeline import PipelineConfig, make_iterator, to_batch
 from vgen_jax.data.sims.collect import CollectConfig, collect
 from vgen_jax.learning.slow import CompiledUpdate, TrainConfig, abstract_state, make_update
 from vgen_jax.learning.state import OptimizerConfig, make_optimizer
-from vgen_jax.runs.encode import encode_data
 from vgen_jax.runs.folder import keep_config, write_results
+from vgen_jax.runs.made_inputs import write_autoencoder, write_latents
 from vgen_jax.runs.train import TASKS, pipeline_config
 from vgen_jax.sharding import MeshConfig, batch_sharding, global_batch, make_mesh, replicated
 from vgen_jax.types import VgenError, VideoBatch
 
 TABLE_FILE = "bench.md"
 WARM_UP = 2  # batches or updates before the clock starts
-H100_BF16_FLOPS = 989e12  # per second, dense, of one H100 SXM
+H100_BF16_FLOPS = CHIPS["NVIDIA H100 80GB HBM3"].flops
 ASSUMED_UTILISATION = 0.4
 
 
@@ -161,25 +160,11 @@ def cpu_seconds_of_children() -> float:
 
 def stage_on_made_inputs(config: ConfigDict, frames: Path, folder: Path, latents: bool) -> ConfigDict:
     """``config.stage`` on the data set ``frames``, or random latents of its lengths, with an autoencoder of zeros."""
-    shape = build.section(build.AutoencoderConfig, config.autoencoder, "autoencoder")
-    network = build.autoencoder_network(shape)
-    frame = jax.ShapeDtypeStruct((1, network.factor, network.factor, 3), jnp.float32)
-    params = jax.eval_shape(network.init, jax.random.key(0), frame)["params"]
-    zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), params)
-    export(folder / "autoencoder", zeros, {"autoencoder": dataclasses.asdict(shape), "scale": 1.0})
+    write_autoencoder(folder / "autoencoder", build.section(build.AutoencoderConfig, config.autoencoder, "autoencoder"))
     data = frames
     if latents:
-        autoencoder = build.load_autoencoder(folder / "autoencoder")
-        rng = np.random.default_rng(0)
-
-        def random_latents(frames_THWC: np.ndarray) -> np.ndarray:
-            t, height, width, _ = frames_THWC.shape
-            pixels = (height // autoencoder.factor, width // autoencoder.factor)
-            return rng.standard_normal((t, *pixels, autoencoder.channels), np.float32).astype(np.float16)
-
         data = folder / "latents"
-        data.mkdir()
-        encode_data(frames, data, autoencoder, random_latents)
+        write_latents(frames, data, folder / "autoencoder")
     stage = config.stage.to_dict()
     made = {"autoencoder_dir": str(folder / "autoencoder"), "data": {**stage["data"], "data_dir": str(data)}}
     return ConfigDict({**stage, **made}).lock()

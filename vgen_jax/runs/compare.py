@@ -19,6 +19,7 @@ from vgen_jax import build, media, report
 from vgen_jax.data.records import read_info
 from vgen_jax.data.revisits import revisits
 from vgen_jax.data.schema import DatasetInfo
+from vgen_jax.memory.retrieval import Walk
 from vgen_jax.metrics.revisit import revisit_distance, revisit_psnr
 from vgen_jax.metrics.scene_return import scene_return
 from vgen_jax.metrics.sharpness import sharpness
@@ -122,28 +123,15 @@ def seconds(folder: Path) -> float:
 def commanded_pose(info: DatasetInfo, texts: Sequence[tuple[int, str]], map_units: float) -> np.ndarray:
     """x, y, z and heading of every frame, the first one included, (T, 4), by the commands alone.
 
-    A command's continuous actions are named ``turn`` (degrees, + left), ``forward`` and ``strafe`` (+ right).
-
     Raises:
-        VgenError: for data without such actions.
+        VgenError: for data without actions that tell it (``memory.retrieval.Walk``).
     """
-    space = info.action_spaces["continuous"].names if "continuous" in info.action_spaces else ()
-    if "turn" not in space:
-        raise VgenError(
-            f"the data's actions are {', '.join(space) or 'none'}: a pose needs continuous ones with 'turn'"
-        )
-    pose = [np.zeros(4)]
-    for _, text in texts:
-        for part in text.split(", then "):
-            for action in info.book[part].actions:
-                moved = dict(zip(space, action, strict=True))
-                heading = pose[-1][3] + moved["turn"]
-                angle = np.deg2rad(heading)
-                ahead, right = (map_units * moved[name] if name in moved else 0.0 for name in ("forward", "strafe"))
-                x = ahead * np.cos(angle) + right * np.sin(angle)
-                y = ahead * np.sin(angle) - right * np.cos(angle)
-                pose.append(pose[-1] + np.array([x, y, 0.0, moved["turn"]]))
-    return np.stack(pose)
+    names = info.action_spaces["continuous"].names if "continuous" in info.action_spaces else ()
+    walk = Walk(names, np.ones(len(names)))
+    parts = [part for _, text in texts for part in text.split(", then ")]
+    raw = [np.zeros(len(names)), *(action for part in parts for action in info.book[part].actions)]
+    poses = walk.poses(np.stack(raw))
+    return np.stack([map_units * poses.x, map_units * poses.y, np.zeros(len(raw)), poses.heading], axis=-1)
 
 
 def compared(videos: Mapping[str, np.ndarray], pairs_N2: np.ndarray, place: Place) -> dict[str, Any]:

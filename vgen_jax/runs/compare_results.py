@@ -5,7 +5,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from vgen_jax import build, report
-from vgen_jax.comparison import FREE, CompareConfig, markdown, read_result, table
+from vgen_jax.comparison import FREE, NORMALISED, CompareConfig, markdown, normalised, read_result, table
 from vgen_jax.runs.folder import keep_config, write_results
 
 TABLE_FILE = "table.md"
@@ -16,6 +16,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     settings = build.section(CompareConfig, config.compare, "compare")
     results = [read_result(folder) for folder in settings.results]
     cells = table(results, settings.draws, settings.seed)
+    if settings.normalise:
+        cells[NORMALISED] = normalised(cells, settings.normalise)
     keep_config(config, workdir)  # not of a start that was refused
     names = settings.names or tuple(result.folder.name for result in results)
     text = markdown(names, cells)

@@ -1,6 +1,7 @@
 """Run ``evaluate``: the next-chunk numbers of a slow model on held-out scenes, with pictures and a report."""
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.log import progress
 from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
 from vgen_jax.rollout import sample_future, video_keys
+from vgen_jax.runs.clip_sources import model_folder
 from vgen_jax.runs.embed_texts import with_window_texts
+from vgen_jax.runs.evaluate_videos import commit
 from vgen_jax.runs.folder import keep_config, write_results
 from vgen_jax.types import Array, Key, Params, VgenError, VideoBatch
 
@@ -48,12 +51,19 @@ def run(config: ConfigDict, workdir: Path) -> None:
         raise VgenError(f"evaluate.windows {settings.windows} is no multiple of data.batch_size {data.batch_size}")
     if data.batch_size < 2:
         raise VgenError("data.batch_size is 1: use 2 or more, so that actions can be shuffled among windows")
-    model = with_window_texts(build.load_slow_model(Path(config.model_dir)), config.model_dir, data)
+    folder = model_folder(config.model_dir, workdir)
+    model = with_window_texts(build.load_slow_model(folder), folder, data)
     past, future = data.windows[0]
     networks = evaluation_networks(model, sampler, settings.guidance, past, future)
     rng = jax.random.key(settings.seed)
-    batches: Iterator[VideoBatch] = (to_batch(b) for b in evaluation_windows(data, settings.windows, 0, 1))
-    shown = progress(batches, total=settings.windows // data.batch_size, desc="evaluate", unit="batch")
+    digest_of_real = hashlib.sha256()
+
+    def batches() -> Iterator[VideoBatch]:
+        for raw in evaluation_windows(data, settings.windows, 0, 1):
+            digest_of_real.update(raw["video"].tobytes())
+            yield to_batch(raw)
+
+    shown = progress(batches(), total=settings.windows // data.batch_size, desc="evaluate", unit="batch")
     results = evaluate.evaluate(networks, shown, future, rng)
     contract = {
         "split": data.split,
@@ -63,9 +73,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
         "context_frames_in_metrics": False,
         "resolution": "x".join(str(n) for n in build.frame_size(model)),
         "value_range": "[0, 1]",
+        "real_sha256": digest_of_real.hexdigest(),
         "sampler": f"{sampler.kind} {sampler.steps} steps eta {sampler.eta} guidance {settings.guidance}",
         "seed": settings.seed,
-        "model_sha256": digest(Path(config.model_dir)),
+        "model_sha256": digest(folder),
+        "commit": commit(),
         "device": jax.devices()[0].device_kind,
     }
     write_results(workdir, {**results, "contract": contract})

@@ -1,4 +1,8 @@
-"""Run ``evaluate_videos``: scores of a folder of generated videos against a folder of real ones, whoever made them."""
+"""Run ``evaluate_videos``: scores of generated videos against real ones, whoever made them.
+
+``real`` is a folder of videos or of recorded episodes, ``generated`` that or a model: an export, an ``asset:…``, or the
+work directory of a training, whose newest weights then continue the recorded windows (``runs.clip_sources``).
+"""
 
 import importlib.metadata
 import subprocess
@@ -10,15 +14,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vgen_jax import build, media, report
-from vgen_jax.checkpoint import check_matches, digest, load_export
 from vgen_jax.clips import Clips, Cut, check_alike
-from vgen_jax.convert import feature_nets
+from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.metrics.features import FeatureNet
-from vgen_jax.objectives.autoencoder import to_unit
+from vgen_jax.runs import clip_sources as sources
 from vgen_jax.runs.folder import keep_config, write_results
-from vgen_jax.runs.place import PlaceConfig, place_network
-from vgen_jax.scoring import DISTANCES, FD_PLACE, SCUTS, ScoreConfig, Scores, score
-from vgen_jax.types import Array, Params, VgenError
+from vgen_jax.runs.memory import MemoryConfig
+from vgen_jax.runs.video_nets import load_nets
+from vgen_jax.scoring import RATIO, RETURNS, SCUTS, ScoreConfig, Scores, is_distance, score
+from vgen_jax.types import VgenError
 
 SCORES_FILE = "scores.npz"
 SHOWN, SHOWN_FRAMES = 4, 8
@@ -28,15 +32,14 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """Writes ``results.json``, ``scores.npz`` (see ``scoring.Scores.rows``), ``samples/pairs.png``, ``report.html``."""
     settings = build.section(ScoreConfig, config.score, "score")
     cut = build.section(Cut, config.cut, "cut")
-    real, generated = (Clips(config[role], role, cut) for role in ("real", "generated"))
+    nets = load_nets(settings.metrics, config)
+    folders, origin = prepared(config, workdir)
+    real, generated = (Clips(folders[role], role, cut) for role in ("real", "generated"))
     check_alike(real, generated, settings.paired)
-    named = [name for name in settings.metrics if name in feature_nets.ORIGINALS]
-    nets = {name: feature_nets.feature_net(name, config.weights_dir) for name in named}
-    if FD_PLACE in settings.metrics:
-        nets[FD_PLACE] = place_net(config.place_dir)
     keep_config(config, workdir)  # not of a start that was refused
-    found = score(real, generated, settings, nets)
-    agreed = contract(real, generated, settings, nets)
+    features = nets.with_steps(real.shape[0] + (cut.skip > 0))
+    found = score(real, generated, settings, features, nets.test)
+    agreed = {**contract(real, generated, settings, features), **origin}
     if jax.process_index() != 0:
         return
     write_results(workdir, {**found.results, "contract": agreed})
@@ -44,38 +47,45 @@ def run(config: ConfigDict, workdir: Path) -> None:
     np.savez(workdir / SCORES_FILE, **rows)
     write_page(workdir, found, agreed, real, generated, config)
     for name in settings.metrics:
-        print(f"{name:16} {shown(name, found.results)}", flush=True)
+        print(f"{name:28} {shown(name, found.results)}", flush=True)
 
 
-def place_net(folder: str) -> FeatureNet:
-    """The place encoder of an export folder (see ``models.place``) as the network of ``FD_PLACE``.
+def prepared(config: ConfigDict, workdir: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """A folder of videos for each role, made where it is not one yet, and what the contract has to say of that.
 
     Raises:
-        VgenError: no folder, one of another network, or an encoder of other places.
+        VgenError: a model, but no recorded episodes for it to continue.
     """
-    if not folder:
-        raise VgenError(f"{FD_PLACE} needs a place encoder: give --config.place_dir=FOLDER, an export of one")
-    params, raw = load_export(Path(folder))
-    if "place" not in raw or "name" not in raw or f"fd_{raw['name']}" != FD_PLACE:
+    folders = {role: Path(config[role]) for role in ("real", "generated")}
+    origin: dict[str, str] = {}
+    windows = build.section(sources.WindowsConfig, config.windows, "windows")
+    model = build.section(sources.ModelConfig, config.model, "model")
+    sampler = build.section(Sampler, config.sampler, "sampler")
+    memory = build.section(MemoryConfig, config.memory.to_dict(), "memory")
+    data = {role: sources.recorded(config[role], windows) for role in folders if sources.is_records(config[role])}
+    generates = sources.is_model(config.generated)
+    if generates and "real" not in data:
         raise VgenError(
-            f"{folder} holds no place encoder of VizDoom, which {FD_PLACE} is named after: give another one"
+            f"{config.generated} is a model, which continues recorded windows: give recorded episodes as --config.real"
         )
-    shape = build.section(PlaceConfig, raw["place"], "place")
-    encoder = place_network(shape)
-    frame = jax.ShapeDtypeStruct((1, encoder.factor, encoder.factor, 3), np.float32)
-    check_matches(params, jax.eval_shape(encoder.init, jax.random.key(0), frame)["params"], Path(folder))
-
-    def apply(params: Params, frames: Array) -> Array:
-        code: Any = encoder.apply({"params": params}, to_unit(frames))
-        return code[0]
-
-    described = {"weights": "model.safetensors", "sha256": digest(Path(folder)), "input": "own resolution, [-1, 1]"}
-    return FeatureNet(FD_PLACE, "frame", shape.width, apply, params, described)
+    if data:
+        keep_config(config, workdir)  # clips of another config must not be mixed with these
+    for role, records in data.items():
+        folders[role] = sources.write_recorded(records, workdir / "clips" / role)
+        origin[f"{role}_windows"] = f"{windows.count} of {windows.split}, seed {windows.seed}"
+    if generates:
+        folder = sources.model_folder(config.generated, workdir)
+        target = workdir / "clips" / "generated"
+        folders["generated"] = sources.write_generated(data["real"], folder, model, sampler, memory, target)
+        origin |= sources.generated_contract(folder, model, sampler, memory)
+    return folders, origin
 
 
 def shown(name: str, results: dict[str, float]) -> str:
     """A metric's result as one line of a table."""
-    if name in DISTANCES:
+    if name.startswith(RATIO):
+        return f"{results[name]:.4f}  ({results[f'{name}_low']:.4f} to {results[f'{name}_high']:.4f})"
+    if is_distance(name):
         counts = [int(results[f"{name}_count_{role}"]) for role in ("real", "generated")]
         return f"{results[name]:.4f}  ({counts[0]} real, {counts[1]} generated samples)"
     return f"{results[name]:.4f} ± {results[f'{name}_ci95']:.4f}  ({int(results[f'{name}_count'])} videos)"
@@ -100,10 +110,14 @@ def contract(real: Clips, generated: Clips, settings: ScoreConfig, nets: dict[st
         "commit": commit(),
         "device": jax.devices()[0].device_kind,
     }
-    if any(name in DISTANCES for name in settings.metrics):
+    if any(is_distance(name) for name in settings.metrics):
         agreed["covariance"] = "unbiased, N - 1"
     if SCUTS in settings.metrics:
         agreed["scuts.detector"] = f"AdaptiveDetector, PySceneDetect {importlib.metadata.version('scenedetect')}"
+    if any(name.startswith(RATIO) for name in settings.metrics):
+        agreed["actions_sha256"] = real.digest_beside("actions")
+    if any(name in RETURNS for name in settings.metrics):
+        agreed["visits_sha256"] = real.digest_beside("visits")
     for name, net in nets.items():
         agreed |= {f"{name}.{key}": value for key, value in net.contract.items()}
     return agreed
@@ -131,7 +145,7 @@ def write_page(
     rows = [row for both in zip(real.read(pairs), generated.read(partners), strict=True) for row in both]
     picture = workdir / "samples" / "pairs.png"
     media.write_png(picture, np.concatenate([np.concatenate(list(row[numbers]), axis=1) for row in rows]))
-    scores = [(name, value) for name, value in found.results.items()]
+    scores = list(found.results.items())
     sections: list[report.Section] = [
         report.Table(("metric", "value"), scores, title="Scores", caption="ci95: half-width over videos, 95 %."),
         report.Image(picture, title="Videos", caption="Pairs of rows: above real, below generated."),

@@ -14,6 +14,20 @@ from vgen_jax.types import VgenError
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Takes a training's config and work directory, with ``--config.run=export``."""
+    step = export_newest(config, workdir, workdir / "export")
+    print(f"exported step {step} to {workdir / 'export'}", flush=True)
+
+
+def export_newest(config: ConfigDict, workdir: Path, folder: Path) -> int:
+    """Writes the newest checkpoint of a training to ``folder`` and returns its step.
+
+    Args:
+        config: of the training.
+        workdir: of the training.
+
+    Raises:
+        VgenError: it has none.
+    """
     task, finish = TASKS[config.objective.kind](config)
     checkpoints = Checkpoints(workdir / "checkpoints")
     if checkpoints.latest_step() is None:
@@ -25,5 +39,5 @@ def run(config: ConfigDict, workdir: Path) -> None:
     _, abstract, _ = abstract_state(task, optimizer, mesh, mesh_config, train_config.seed)
     state, _ = checkpoints.restore(abstract)
     checkpoints.close()
-    finish(sharding.gathered(state.ema, mesh), workdir / "export")
-    print(f"exported step {int(state.step)} to {workdir / 'export'}", flush=True)
+    finish(sharding.gathered(state.ema, mesh), folder)
+    return int(state.step)

@@ -26,6 +26,7 @@ from vgen_jax.learning.slow import Task
 from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
 from vgen_jax.runs.embed_texts import Table, load_table, window_tokens
 from vgen_jax.runs.inputs import Batches, Finish, latents_folder, pipeline_config
+from vgen_jax.slow_model import NO_WARP
 from vgen_jax.types import Array, Key, Objective, Params, VgenError, VideoBatch
 
 
@@ -116,6 +117,7 @@ def slow_config(settings: FinetuneConfig, data: PipelineConfig, info: DatasetInf
         **raw,
         "text": {**raw["text"], "max_length": data.token_length},
         "masking": settings.masking,
+        "warp": NO_WARP,
         "actions": data.action,
         "action_dim": build.action_width(info, data.action),
     }

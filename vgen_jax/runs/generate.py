@@ -278,7 +278,7 @@ def write_videos(
             for chunk in chunks:
                 videos.add(chunk.view, chunk.action.text)
                 done, m = chunk.number + 1, chunk.memory
-                stopping = stop is not None and stop.reached()
+                stopping = stop is not None and stop.reached(done)
                 if done % unfinished.every == 0 or stopping:
                     videos.flush()
                     unfinished.save(chunk, time.perf_counter() - begun)

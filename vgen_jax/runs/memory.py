@@ -16,14 +16,16 @@ from vgen_jax.memory.anchor import Anchor
 from vgen_jax.memory.context import Context, ContextConfig
 from vgen_jax.memory.files import load_memory
 from vgen_jax.memory.none import NoMemory
+from vgen_jax.memory.retrieval import Retrieval, Walk
 from vgen_jax.memory.temp_lora import TempLora, TempLoraWhole
 from vgen_jax.nn.lora import Lora, merge, with_lora
 from vgen_jax.rollout import SampleChunk, Start, fresh_memory, sample_future
-from vgen_jax.types import Array, Key, Memory, Params, Predictor, Recalled, VgenError, VideoBatch
+from vgen_jax.types import Array, Key, Memory, Params, Predictor, Recalled, Reference, VgenError, VideoBatch
 
 MEMORY_FILE = "memory.safetensors"
 ADAPTED = "unet"  # the part of a slow model's parameters that adapters are for
 Sampling = Literal["merged", "intercepted"]
+Seen = tuple[Array, Reference | None]  # the clean past, and frames to be seen again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +33,8 @@ class MemoryConfig:
     """What a rollout remembers beyond its last f_p frames.
 
     Attributes:
-        kind: ``none``, ``context`` (the last chunks as a longer past), ``anchor`` (the first frame as extra past) or
-            ``temp_lora``.
+        kind: ``none``, ``context`` (the last chunks as a longer past), ``anchor`` (the first frame as extra past),
+            ``retrieval`` (frames from where the camera was before, to be moved) or ``temp_lora``.
         load: a ``memory.safetensors`` of an earlier run to begin with; empty to begin with nothing.
         sampling: how adapters enter the sampler. ``merged``: into the weights, once per chunk, which needs room for a
             second copy of the adapted weights and takes one video after the other. ``intercepted``: beside the weights
@@ -43,7 +45,7 @@ class MemoryConfig:
         temp_lora: of kind ``temp_lora``.
     """
 
-    kind: Literal["none", "context", "anchor", "temp_lora"]
+    kind: Literal["none", "context", "anchor", "retrieval", "temp_lora"]
     load: str
     sampling: Sampling
     guidance: float
@@ -78,6 +80,13 @@ def _context(config: MemoryConfig, model: build.SlowModel, past: int, future: in
     return _without_learning(Context(config.context.past_frames(past, future, trained)))
 
 
+def _retrieval(config: MemoryConfig, model: build.SlowModel, past: int, future: int) -> Built:
+    if not model.config.warp.width:
+        raise VgenError("config key memory.kind is 'retrieval', but this model moves no frames: use one with slow.warp")
+    space = model.data.action_spaces[model.config.actions]
+    return _without_learning(Retrieval(Walk(space.names, space.scale)))
+
+
 def _temp_lora(config: MemoryConfig, model: build.SlowModel, past: int, future: int) -> Built:
     fast, slow, params = config.temp_lora, model.config, jax.device_put(model.params)
     networks = model.denoiser
@@ -97,6 +106,7 @@ KINDS: dict[str, Callable[[MemoryConfig, build.SlowModel, int, int], Built]] = {
     "none": lambda *_: _without_learning(NoMemory()),
     "context": _context,
     "anchor": lambda *_: _without_learning(Anchor()),
+    "retrieval": _retrieval,
     "temp_lora": _temp_lora,
 }
 
@@ -140,30 +150,30 @@ def chunk_sampler(
     """
     config = model.config
 
-    def windows(predictor: Predictor, params: Params, past: Array, window: VideoBatch, key_B: Key) -> Array:
-        condition = model.denoiser.embed(params, window)
-        return sample_future(predictor, condition, past, frames, config.schedule, sampler, config.masking, key_B)
+    def windows(predictor: Predictor, params: Params, seen: Seen, window: VideoBatch, key_B: Key) -> Array:
+        condition = build.told(model, params, window, seen[1])
+        return sample_future(predictor, condition, seen[0], frames, config.schedule, sampler, config.masking, key_B)
 
     @jax.jit
-    def sample(params: Params, adapters: Lora | None, past: Array, window: VideoBatch, key_B: Key) -> Array:
+    def sample(params: Params, adapters: Lora | None, seen: Seen, window: VideoBatch, key_B: Key) -> Array:
         if adapters is None:
-            return windows(build.guided(model, params, window, guidance), params, past, window, key_B)
+            return windows(build.guided(model, params, window, guidance, seen[1]), params, seen, window, key_B)
 
-        def one(inputs: tuple[Lora, Array, VideoBatch, Key]) -> Array:
-            lora, (past, window, key) = inputs[0], jax.tree.map(lambda x: x[None], inputs[1:])
+        def one(inputs: tuple[Lora, Seen, VideoBatch, Key]) -> Array:
+            lora, (seen, window, key) = inputs[0], jax.tree.map(lambda x: x[None], inputs[1:])
             if sampling == "merged":
-                remembered = build.guided(model, merged(params, lora), window, guidance)
+                remembered = build.guided(model, merged(params, lora), window, guidance, seen[1])
             else:
-                remembered = build.guided(with_adapter(model, lora), params, window, guidance)
-            plain = build.guided(model, params, window, guidance)
-            return windows(contrastive(plain, remembered, contrast), params, past, window, key)[0]
+                remembered = build.guided(with_adapter(model, lora), params, window, guidance, seen[1])
+            plain = build.guided(model, params, window, guidance, seen[1])
+            return windows(contrastive(plain, remembered, contrast), params, seen, window, key)[0]
 
         each = jax.lax.map if sampling == "merged" else lambda f, xs: jax.vmap(f)(xs)
-        return each(one, (adapters, past, window, key_B))
+        return each(one, (adapters, seen, window, key_B))
 
     params = jax.device_put(model.params)
 
     def sample_chunk(recalled: Recalled, window: VideoBatch, key_B: Key) -> Array:
-        return sample(params, recalled.adapter, recalled.past.frames_BTHWC, window, key_B)
+        return sample(params, recalled.adapter, (recalled.past.frames_BTHWC, recalled.reference), window, key_B)
 
     return sample_chunk, sample._cache_size  # type: ignore[attr-defined]

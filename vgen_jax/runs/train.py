@@ -1,10 +1,11 @@
 """Run ``train``: any objective, through the one loop; ends in an export that other runs load.
 
-``config.objective.kind`` chooses what is trained: ``autoencoder``, ``masked_diffusion``, ``continued``, ``finetune`` or
-``place``.
+``config.objective.kind`` chooses what is trained: ``autoencoder``, ``masked_diffusion``, ``continued``, ``finetune``,
+``place``, ``action``, ``adapter``, ``black_box`` or ``noisy_actions``.
 """
 
 import dataclasses
+import functools
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from ml_collections import ConfigDict
 
 from vgen_jax import build
 from vgen_jax.checkpoint import export
+from vgen_jax.compose.black_box import Ask
 from vgen_jax.data.pipeline import PipelineConfig, make_iterator
 from vgen_jax.data.records import INFO_FILE, read_info
 from vgen_jax.data.schema import DatasetInfo
@@ -26,9 +28,12 @@ from vgen_jax.log import is_main_process, progress
 from vgen_jax.models.autoencoder_kl import AutoencoderKL, principal_path
 from vgen_jax.objectives import autoencoder as autoencoder_objective
 from vgen_jax.objectives import masked_diffusion as diffusion_objective
+from vgen_jax.runs.action import action_task
+from vgen_jax.runs.avid import adapter_task, classifier_task
+from vgen_jax.runs.black_box import black_box_task, remote_task
 from vgen_jax.runs.continued import continued_task
 from vgen_jax.runs.finetune import finetune_task
-from vgen_jax.runs.folder import keep_config
+from vgen_jax.runs.folder import keep_config, resolved
 from vgen_jax.runs.inputs import Batches, Finish, latents_folder, pipeline_config
 from vgen_jax.runs.place import place_task
 from vgen_jax.sharding import MeshConfig, gathered, make_mesh
@@ -42,6 +47,17 @@ def run(config: ConfigDict, workdir: Path) -> None:
     if config.objective.kind not in TASKS:
         raise VgenError(f"config key objective.kind is '{config.objective.kind}': use one of {', '.join(TASKS)}")
     task, finish = TASKS[config.objective.kind](config)
+    train_task(config, workdir, task, finish)
+
+
+def train_over(ask: Ask, config: ConfigDict, workdir: Path) -> None:
+    """Trains AVID's adapter over a black box of one's own; ``config`` as in ``configs/avid/black_box.py``."""
+    config = resolved(config, workdir.absolute())
+    train_task(config, workdir, *black_box_task(config, ask))
+
+
+def train_task(config: ConfigDict, workdir: Path, task: Task, finish: Finish) -> None:
+    """Trains a task by the sections ``train``, ``optimizer`` and ``mesh`` of the config."""
     train_config = build.section(TrainConfig, config.train, "train")
     optimizer = build.section(OptimizerConfig, config.optimizer, "optimizer")
     mesh = build.section(MeshConfig, config.mesh, "mesh")
@@ -120,7 +136,8 @@ def diffusion_task(config: ConfigDict) -> tuple[Task, Finish]:
         shutil.copyfile(Path(data.data_dir) / INFO_FILE, folder / "dataset.json")
         shutil.copytree(autoencoder_folder, folder / "autoencoder", dirs_exist_ok=True)
 
-    return Task(networks.init, objective, Batches(data)), finish
+    start = functools.partial(build.start_warp, slow, autoencoder) if slow.warp.width else None
+    return Task(networks.init, objective, Batches(data), start), finish
 
 
 def slow_config(config: ConfigDict, info: DatasetInfo, channels: int) -> build.SlowConfig:
@@ -146,4 +163,8 @@ TASKS: dict[str, Callable[[ConfigDict], tuple[Task, Finish]]] = {
     "continued": continued_task,
     "finetune": finetune_task,
     "place": place_task,
+    "action": action_task,
+    "adapter": adapter_task,
+    "black_box": remote_task,
+    "noisy_actions": classifier_task,
 }

@@ -11,10 +11,11 @@ from vgen_jax.data.check import check_data
 from vgen_jax.data.records import EpisodeSource, read_info
 from vgen_jax.data.revisits import revisits
 from vgen_jax.data.schema import may_share_scenes
-from vgen_jax.data.sims.collect import CollectConfig, collect, merge
+from vgen_jax.data.sims.collect import CollectConfig, collect
 from vgen_jax.data.sims.commands import walker_commands
 from vgen_jax.data.sims.explorer import Sight
 from vgen_jax.data.sims.paths import KINDS, Follower, PathsConfig, Script, comes_back, path_scene, plan, read_script
+from vgen_jax.data.sims.shards import merge
 from vgen_jax.types import VgenError
 
 CHUNK, FAR = 4, 1e4

@@ -3,6 +3,9 @@
 FVD (Unterthiner et al. 2018) is the Fréchet distance of its 400 logits. Convolutions and pools pad as TensorFlow's
 "SAME" does. Logits are averaged over every position that the (2, 7, 7) average pool leaves, which in the protocol's
 224x224 pixels is time alone. Names are those of the checkpoint i3d_pretrained_400.pt.
+
+The norms' epsilon is 1e-5, that of VideoGPT, TATS and cd-fvd, whose FVDs this checkpoint is known for. DeepMind's own
+network has 1e-3, and other ports of it do too: with the same weights they give other logits.
 """
 
 import jax.numpy as jnp
@@ -12,7 +15,7 @@ from vgen_jax.metrics.feature_nets.layers import ConvNorm, convolution, resize
 from vgen_jax.types import Array, VgenError
 
 SIDE, WIDTH = 224, 400
-EPSILON = 1e-3
+EPSILON = 1e-5
 # Three halvings in time and five in space must leave the last pool's window of 2 x 7 x 7.
 FEWEST_FRAMES, SMALLEST_SIDE = 9, 193
 

@@ -1,0 +1,64 @@
+"""Record Procgen's games played by uniformly random actions (AVID, arXiv:2410.12822, §4 and §9.1).
+
+    python -m vgen_jax.main --config=configs/data/procgen.py:coinrun100k --workdir=data/coinrun100k
+
+Needs ``pip install -e ".[procgen]"`` and, on Debian or Ubuntu, ``apt-get install libqt5gui5 libqt5core5a``. A second
+start goes on where the first one stopped. ``:VARIANT.32`` records at 32×32 instead of 64×64 (see
+``data.sims.procgen``). ``pretrain`` has every game but CoinRun.
+
+variant       content                                        size   disk    time on 2 cores
+pretrain      15 games × levels 0-1999 × 1000 steps, 30 M    64×64  SIZE_P  TIME_P
+pretrain150k  15 games × levels 0-49 × 200 steps             64×64  SIZE_S  TIME_S
+coinrun100k   levels 0-99 × 1000 steps                       64×64  SIZE_1  TIME_1
+coinrun500k   levels 0-499 × 1000 steps                      64×64  SIZE_5  TIME_5
+coinrun2500k  levels 0-2499 × 1000 steps                     64×64  SIZE_25  TIME_25
+test          1,024 clips of 10 frames, levels 10000-10999   64×64  SIZE_T  TIME_T
+smoke         2 games × 2 levels × 200 steps                 64×64  SIZE_K  TIME_K
+"""
+
+import os
+
+from ml_collections import ConfigDict
+
+COINRUN = ("coinrun",)
+OTHERS = (
+    "bigfish", "bossfight", "caveflyer", "chaser", "climber", "dodgeball", "fruitbot", "heist", "jumper", "leaper",
+    "maze", "miner", "ninja", "plunder", "starpilot",
+)  # fmt: skip
+
+
+def levels(games, count, steps=1000, shard=20):
+    """All that is seen in the first ``count`` levels of each game."""
+    return {
+        "games": games, "first_level": 0, "levels": count, "steps": steps, "clips": 0, "clip_frames": 0,
+        "visits_per_shard": shard,
+    }  # fmt: skip
+
+
+TEST = {
+    "games": COINRUN, "first_level": 10_000, "levels": 1000, "steps": 1000, "clips": 1024, "clip_frames": 10,
+    "visits_per_shard": 128,
+}  # fmt: skip
+
+VARIANTS = {
+    "pretrain": {"train": levels(OTHERS, 2000, shard=100)},
+    "pretrain150k": {"train": levels(OTHERS, 50, steps=200, shard=75)},
+    "coinrun100k": {"train": levels(COINRUN, 100)},
+    "coinrun500k": {"train": levels(COINRUN, 500)},
+    "coinrun2500k": {"train": levels(COINRUN, 2500, shard=100)},
+    "test": {"test": TEST},
+    "smoke": {"train": levels(("coinrun", "bossfight"), 2, steps=200, shard=2)},
+}
+
+
+def get_config(arg="coinrun100k"):
+    """``variant`` at 64×64, or ``variant.side``; the run, on every core of this machine."""
+    variant, _, side = arg.partition(".")
+    if variant not in VARIANTS:
+        raise ValueError(f"configs/data/procgen.py has no variant '{variant}': use one of {', '.join(VARIANTS)}")
+    if side not in ("", "64", "32", "16"):
+        raise ValueError(f"configs/data/procgen.py:{variant} has no side '{side}': use 64, 32 or 16")
+    size = (int(side or 64), int(side or 64))
+    collect = {"size": size, "seed": 0, "workers": os.cpu_count() or 1}
+    stage = {"run": "collect_procgen", "collect": collect, "splits": VARIANTS[variant]}
+    return ConfigDict(stage, convert_dict=True)

@@ -1,0 +1,55 @@
+"""The action predictor: which action led from each frame to the next? For AVID's action error ratio and fd_action_….
+
+    python -m vgen_jax.main --config=configs/eval/action_predictor.py:vizdoom --workdir=out/action \
+      --config.data.data_dir=out/data
+
+trains it on recorded frames (``configs/data/`` records some); ``out/action/export`` is what ``evaluate_videos`` takes
+as ``action_dir``. Data of your own: any variant, with ``data.action`` and ``data.data_dir`` set.
+
+variant  actions                                    frames  hardware and time
+tiny     2 dimensions, continuous                   16×16   for tests
+vizdoom  turn, forward, strafe; continuous          64×64   2 cores; not timed on idle ones yet
+coinrun  the 15 ids of Procgen                      64×64   2 cores; not run yet
+
+Metrics are named after the data's source in ``dataset.json``: ``fd_action_vizdoom``, ``action_error_ratio_procgen``.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+NET = {"blocks_per_level": 1, "mixers": 2, "norm_groups": 8, "dtype": "float32"}
+VARIANTS = {
+    "tiny": {
+        "net": {**NET, "level_channels": (8, 8), "width": 16, "norm_groups": 4}, "action": "continuous",
+        "window": (1, 4), "batch": 8, "steps": 60, "rate": 3e-3, "cpu_devices": 0,
+    },
+    "vizdoom": {
+        "net": {**NET, "level_channels": (32, 64), "width": 128}, "action": "continuous",
+        "window": (1, 8), "batch": 16, "steps": 400, "rate": 3e-3, "cpu_devices": 2,
+    },
+    "coinrun": {
+        "net": {**NET, "level_channels": (64, 128), "width": 256}, "action": "discrete",
+        "window": (1, 9), "batch": 32, "steps": 4000, "rate": 1e-3, "cpu_devices": 2,
+    },
+}  # fmt: skip
+
+
+def stage(v, data_dir="@data"):
+    """Run ``train`` with the objective ``action``."""
+    return {
+        "run": "train",
+        "objective": {"kind": "action"},
+        "action": v["net"],
+        "data": common.data(data_dir, "train", (v["window"],), (1.0,), v["batch"], 0, seed=1, action=v["action"]),
+        "optimizer": common.optimizer(v["rate"], v["steps"], max(1, v["steps"] // 10)),
+        "train": common.train(v["steps"], max(10, v["steps"] // 4), ema_decay=0.99),
+        "mesh": {**common.MESH, "cpu_devices": v["cpu_devices"]},
+    }
+
+
+def get_config(arg="vizdoom"):
+    """The training of a variant."""
+    if arg not in VARIANTS:
+        raise ValueError(f"configs/eval/action_predictor.py has no variant '{arg}': use one of {', '.join(VARIANTS)}")
+    return ConfigDict(stage(VARIANTS[arg]), convert_dict=True)

@@ -1,0 +1,130 @@
+"""RLDS data as records: a small data set that the test writes, read back through windows."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vgen_jax.data.check import check_data
+from vgen_jax.data.records import EpisodeSource
+from vgen_jax.data.schema import TextSpan
+from vgen_jax.data.sims.shards import collect_shards
+from vgen_jax.data.tfds_rlds import RldsConfig, RldsRecorder, at, spans
+from vgen_jax.data.windows import WindowIndex, WindowReader
+from vgen_jax.types import VgenError
+
+needs_tensorflow = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow_datasets") is None, reason="no TensorFlow: pip install -e '.[tfds]'"
+)
+LENGTHS = (6, 9, 1, 7)
+
+
+def step(episode: int, t: int) -> dict:
+    """Everything in a step says which one it is."""
+    return {
+        "observation": {"image": np.full((24, 32, 3), 20 * episode + t, np.uint8), "words": f"go {episode} {t // 5}"},
+        "action": {"move": np.asarray([t, episode], np.float32), "grip": np.float32(t / 2)},
+        "is_first": t == 0,
+        "is_last": t == LENGTHS[episode] - 1,
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    features = tfds.features.FeaturesDict(
+        {
+            "steps": tfds.features.Dataset(
+                {
+                    "observation": {"image": tfds.features.Image(shape=(24, 32, 3)), "words": tfds.features.Text()},
+                    "action": {"move": tfds.features.Tensor(shape=(2,), dtype=tf.float32), "grip": tf.float32},
+                    "is_first": tf.bool,
+                    "is_last": tf.bool,
+                }
+            )
+        }
+    )
+
+    class Tiny(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+        pkg_dir_path = Path(__file__).parent
+
+        def _info(self) -> object:
+            return self.dataset_info_from_configs(features=features)
+
+        def _split_generators(self, manager: object) -> dict:
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self, *args: object) -> object:
+            for number, length in enumerate(LENGTHS):
+                yield str(number), {"steps": [step(number, t) for t in range(length)]}
+
+    builder = Tiny(data_dir=str(tmp_path_factory.mktemp("tfds")))
+    builder.download_and_prepare()
+    return str(builder.data_path)
+
+
+def config(folder: str, **changes: object) -> RldsConfig:
+    values = {
+        "folder": folder, "source": "tiny", "split": "train", "source_split": "train", "first": 0, "episodes": 4,
+        "image": "observation/image", "text": "observation/words", "action": ("action/move", "action/grip"),
+        "names": ("t", "episode", "grip"), "scale": (1.0, 2.0, 0.5), "fps": 3.0, "size": (16, 16), "chunk": 1,
+        "episodes_per_shard": 2, "workers": 1,
+    }  # fmt: skip
+    return RldsConfig(**{**values, **changes})
+
+
+@needs_tensorflow
+@pytest.mark.slow
+def test_import(folder: str, tmp_path: Path) -> None:
+    report = collect_shards(tmp_path, config(folder))
+    assert not check_data(tmp_path).faults
+    source = EpisodeSource(tmp_path, "train")
+    assert sorted(source.frames) == [6, 7, 9] and report.frames == 22, "the episode of one step is left out"
+    read, index = WindowReader(source, 2, 2, "continuous", 16, False), WindowIndex(source.frames, 1, 2, 2)
+    for n in range(len(index)):
+        sample = read(index[n], n)
+        shown = sample["video"][:, 0, 0, 0].astype(int)  # 20 episode + t
+        raw = sample["action"][1:] * np.asarray([1.0, 2.0, 0.5])
+        np.testing.assert_allclose(raw[:, 0], shown[:-1] % 20)  # the action taken at frame t leads to frame t+1
+        np.testing.assert_allclose(raw[:, 1], shown[:-1] // 20)
+        np.testing.assert_allclose(raw[:, 2], shown[:-1] % 20 / 2)
+    longest = source.episode(source.frames.index(9))
+    assert longest.texts == (TextSpan(0, 5, "go 1 0"), TextSpan(5, 8, "go 1 1")) and longest.fps == 3.0
+
+
+@needs_tensorflow
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"episodes": 5}, "has 4 episodes"), ({"source_split": "test"}, "no split 'test', only train"),
+        ({"folder": "nowhere"}, "nowhere/dataset_info.json is missing"),
+        ({"action": ("action/turn",)}, "no action/turn; there is: grip, move"),
+        ({"names": ("t",), "scale": (1.0,)}, "3 dimensions, names has 1"),
+        ({"image": "observation/words"}, "no uint8 pictures"),
+    ],
+)  # fmt: skip
+def test_faults_are_named(folder: str, changes: dict, fault: str) -> None:
+    with pytest.raises(VgenError, match=fault):
+        list(RldsRecorder(config(**{"folder": folder, **changes})).record(0))
+
+
+def test_paths() -> None:
+    assert at({"a": {"b": 3}}, "a/b", "train/0") == 3
+    with pytest.raises(VgenError, match="train/0: a step has no a/c; there is: b"):
+        at({"a": {"b": 3}}, "a/c", "train/0")
+
+
+def test_texts_become_spans() -> None:
+    assert spans([]) == () == spans(["", ""])
+    assert spans(["a", "a", "", "b"]) == (TextSpan(0, 2, "a"), TextSpan(3, 4, "b"))
+
+
+@pytest.mark.parametrize(("changes", "fault"), [({"episodes": 0}, "episodes=0"), ({"scale": (1.0,)}, "one positive")])
+def test_wrong_settings_are_refused(changes: dict, fault: str) -> None:
+    with pytest.raises(VgenError, match=fault):
+        config("x", **changes)

@@ -1,0 +1,58 @@
+"""The code in docs/black_box.md runs as it stands there."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import tiny
+from vgen_jax.checkpoint import load_export
+from vgen_jax.data.records import INFO_FILE, EpisodeWriter, write_text
+from vgen_jax.data.sims.procgen import Play, ProcgenConfig, ProcgenRecorder
+
+TEXT = (tiny.ROOT / "docs" / "black_box.md").read_text(encoding="utf-8")
+
+
+def code(name: str) -> str:
+    """The fenced block after ``<!-- name -->``."""
+    found = re.search(rf"<!-- {name} -->\n```python\n(.*?)```", TEXT, re.DOTALL)
+    assert found, name
+    return found.group(1)
+
+
+class Noise:
+    """In the place of the games."""
+
+    version = "1"
+
+    def play(self, game: str, level: int, action_T: np.ndarray) -> Play:
+        frames = np.random.default_rng(level).integers(0, 256, (len(action_T) + 1, 16, 16, 3), np.uint8)
+        return Play(frames, np.zeros(len(action_T), bool))
+
+
+def write_coinrun(folder: Path) -> None:
+    config = ProcgenConfig("train", ("coinrun",), 0, 4, 20, 0, 0, (16, 16), 4, 0, 1)
+    recorder = ProcgenRecorder(config, Noise())
+    folder.mkdir(parents=True)
+    with EpisodeWriter(folder / "train-00000-of-00001.array_record") as writer:
+        for episode in recorder.record(0):
+            writer.write(episode)
+    write_text(folder / INFO_FILE, dataclasses.replace(recorder.describe(), splits={"train": (writer.info,)}).to_json())
+
+
+def test_it_is_ten_lines() -> None:
+    assert len([line for line in code("train").splitlines() if line.strip()]) <= 10
+
+
+@pytest.mark.slow
+def test_the_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_coinrun(tmp_path / "out" / "coinrun")
+    scope: dict = {}
+    exec(code("train"), scope)
+    params, raw = load_export(tmp_path / "out" / "adapter" / "export")
+    assert set(params) == {"network", "head"} and raw["base_sha256"] == ""
+    exec(code("sample"), scope)
+    assert scope["video"].shape == (1, 8, 16, 16, 3) and np.isfinite(scope["video"]).all()

@@ -1,0 +1,86 @@
+"""AVID's trainings as tasks of ``train``: base, adapters, baselines (``adapter``), classifier (``noisy_actions``).
+
+``config.world`` is what all of them share (``build_avid.WorldConfig``, without what the data say), ``config.method``
+what is trained. ``base_dir`` names the base that adapters stand on, ``start_dir`` the model that fine-tuning begins
+with; empty where there is none. No export holds anything of a base but its digest.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from ml_collections import ConfigDict
+
+from vgen_jax import build, build_avid
+from vgen_jax.checkpoint import export
+from vgen_jax.data.records import read_info
+from vgen_jax.data.schema import DatasetInfo
+from vgen_jax.learning.slow import Task
+from vgen_jax.objectives.adapter import AdapterLoss, adapter
+from vgen_jax.objectives.autoencoder import to_unit
+from vgen_jax.objectives.noisy_actions import noisy_actions
+from vgen_jax.runs.inputs import Batches, Finish, pipeline_config
+from vgen_jax.types import Array, Key, Params, VgenError
+
+
+def world_config(config: ConfigDict, info: DatasetInfo, folder: str) -> build_avid.WorldConfig:
+    """The world, with the width of its actions from the data.
+
+    Raises:
+        VgenError: data of another kind, or windows that do not open with the world's past.
+    """
+    if info.content != "frames":
+        raise VgenError(f"{folder} holds latents: pixel models are trained on frames")
+    values = {**config.world.to_dict(), "action_dim": build.action_width(info, config.world.actions)}
+    return build.section(build_avid.WorldConfig, values, "world")
+
+
+def check_windows(config: ConfigDict, world: build_avid.WorldConfig) -> None:
+    """Raises VgenError for windows that do not open with ``world.past`` frames."""
+    if any(past != world.past for past, _ in config.data.windows):
+        raise VgenError(
+            f"config key data.windows is {config.data.windows}: every window opens with world.past {world.past} frames"
+        )
+
+
+def adapter_task(config: ConfigDict) -> tuple[Task, Finish]:
+    """Trains a base, an adapter or a baseline with the denoising loss."""
+    data = pipeline_config(config)
+    world = world_config(config, read_info(data.data_dir), data.data_dir)
+    check_windows(config, world)
+    settings = build.section(build_avid.MethodConfig, config.method.to_dict(), "method")
+    loss = build.section(AdapterLoss, config.objective.loss, "objective.loss")
+    base = build_avid.load_base(Path(config.base_dir)) if config.base_dir else None
+    start = build_avid.load_base(Path(config.start_dir)) if config.start_dir else None
+    method = build_avid.method(settings, world, base, start)
+    objective = adapter(method.predict, Partial(to_unit), world.past, world.schedule, loss)
+
+    def finish(params: Params, folder: Path) -> None:
+        described = {"method": dataclasses.asdict(settings), "world": dataclasses.asdict(world)}
+        export(folder, params, {**described, "base_sha256": base.sha256 if base else ""})
+
+    return Task(method.init, objective, Batches(data), method.start), finish
+
+
+def classifier_task(config: ConfigDict) -> tuple[Task, Finish]:
+    """Trains the action classifier of noisy frames."""
+    data = pipeline_config(config)
+    info = read_info(data.data_dir)
+    world = world_config(config, info, data.data_dir)
+    check_windows(config, world)
+    settings = build.section(build_avid.ClassifierConfig, config.classifier.to_dict(), "classifier")
+    network = build_avid.classifier_network(settings, world)
+
+    def classify(params: Params, x: Array, t_B: Array, past: Array) -> Array:
+        return network.apply({"params": params}, x, t_B, past)  # type: ignore[return-value]
+
+    def init(rng: Key) -> Params:
+        frame = jnp.zeros((1, 1, *info.frame_shape))
+        return network.init(rng, frame, jnp.zeros((1,), jnp.int32), frame)["params"]
+
+    def finish(params: Params, folder: Path) -> None:
+        export(folder, params, {"classifier": dataclasses.asdict(settings), "world": dataclasses.asdict(world)})
+
+    objective = noisy_actions(classify, Partial(to_unit), world.past, world.schedule)
+    return Task(init, objective, Batches(data)), finish
