@@ -33,7 +33,7 @@ EXTRAS = {
     ],  # headless: MUJOCO_GL=egl, libegl1
     "eval": ["lpips>=0.1.4", "scenedetect>=0.7", "torch>=2.6"],  # torch reads .pth files
     "convert": ["diffusers>=0.35", "huggingface_hub>=1.0", "torch>=2.6", "transformers>=5.0"],
-    "tfds": ["tensorflow>=2.20", "tensorflow-datasets>=4.9.9"],
+    "tfds": ["tensorflow>=2.20", "tensorflow-datasets>=4.9.9", "importlib_resources>=6.0"],
     "demo": ["gradio>=5.0"],
     "cuda": ["jax[cuda12]>=0.10,<0.12"],
     "tpu": ["jax[tpu]>=0.10,<0.12"],

@@ -82,6 +82,24 @@ def test_gathering_gives_the_whole_array() -> None:
     np.testing.assert_array_equal(found["a"], tree["a"])
 
 
+@pytest.mark.parametrize(
+    ("message", "lost"),
+    [
+        (
+            "UNKNOWN: Gloo AllGather failed: [pair.cc:538] Read error [127.0.0.1]:50381: Connection reset by peer\n1",
+            True,
+        ),
+        ("UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats):\n/job:jax_worker/task:1", True),
+        ("RESOURCE_EXHAUSTED: Out of memory", False),
+        ("", False),
+    ],
+)
+def test_the_end_of_another_process_is_told_from_other_errors(message: str, lost: bool) -> None:
+    line = sh.lost_process(ValueError(message))
+    assert bool(line) == lost and "\n" not in line
+    assert not lost or "start all of them again" in line
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int], tuple[TrainState, list[float]]]:
     """(data, fsdp) -> the final state and the loss curve of an autoencoder trained on that mesh."""

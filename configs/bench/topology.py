@@ -11,7 +11,7 @@ the training with ``--config.stage.…``. ``cpu:8`` is eight simulated devices: 
 argument                  what                                                                         takes
 slow/modelscope:finetune  the paper's batch of 128 windows of 32 frames of 256×256 on 64 chips         see docs/scale.md
 slow/vizdoom:base         128×128 on a TPU v5e-8                                                       not run yet
-slow/vizdoom:tiny         the pipeline for tests, on two chips and on two simulated devices            see docs/scale.md
+slow/vizdoom:tiny         the pipeline for tests, on four chips and on two simulated devices           see docs/scale.md
 """
 
 import importlib
@@ -26,7 +26,7 @@ MESHES = {
         ("v5e:8x8", 64, 1, 2), ("v5e:8x8", 8, 8, 2), ("v5p:4x4x4", 64, 1, 1), ("v5p:4x4x4", 8, 8, 1),
     ),
     "slow/vizdoom:base": (("v5e:2x4", 8, 1, 1), ("v5e:2x4", 1, 8, 1)),
-    "slow/vizdoom:tiny": (("v5e:1x2", 2, 1, 1), ("cpu:2", 2, 1, 1)),
+    "slow/vizdoom:tiny": (("v5e:2x2", 4, 1, 1), ("v5e:2x2", 2, 2, 1), ("cpu:2", 2, 1, 1)),
 }  # fmt: skip
 ACTIONS = 2  # turn and go forward
 

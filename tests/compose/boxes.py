@@ -78,7 +78,7 @@ def around(base: Predictor) -> Objective:
             x, t_B, condition
         )
 
-    return adapter(Partial(predict), Partial(to_unit), PAST, SCHEDULE, AdapterLoss("eps", 0.0))
+    return adapter(Partial(predict), Partial(to_unit), PAST, SCHEDULE, AdapterLoss("none", 0.0))
 
 
 def init(rng: jax.Array) -> Params:

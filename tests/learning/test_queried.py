@@ -33,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def batches(data: Path) -> Batches:
     return Batches(
-        PipelineConfig(str(data), "train", ((2, 3),), (1.0,), 4, 0, 0, "continuous", True, True, 0, False)
+        PipelineConfig(str(data), "train", ((2, 3),), (1.0,), 8, 0, 0, "continuous", True, True, 0, False)
     )  # fmt: skip
 
 
@@ -41,8 +41,9 @@ def box(data: Path, ask: Ask, config: TrainConfig = TRAIN) -> Task:
     return queried_task(boxes.init, Partial(boxes.around), batches(data), ask, "x0", config)
 
 
-def losses(task: Task, workdir: Path, devices: int = 1) -> np.ndarray:
-    train(task, TRAIN, OptimizerConfig(learning_rate=3e-2), MeshConfig(data=devices), workdir)
+def losses(task: Task, workdir: Path) -> np.ndarray:
+    """Of a training on all of the suite's devices."""
+    train(task, TRAIN, OptimizerConfig(learning_rate=3e-2), MeshConfig(), workdir)
     return np.asarray([entry["loss"] for entry in read_metrics(workdir / METRICS_FILE)])
 
 
@@ -51,7 +52,7 @@ def expected(data: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray
     """The losses over the base in JAX, within the step."""
     task = Task(boxes.init, boxes.around(from_jax(boxes.jax_base, "x0")), batches(data))
     found = losses(task, tmp_path_factory.mktemp("inside"))
-    assert len(found) == STEPS and found[-1] < 0.9 * found[0]
+    assert len(found) == STEPS and found[-3:].mean() < 0.9 * found[:3].mean()
     return found
 
 
@@ -60,9 +61,8 @@ def test_a_torch_twin_gives_the_same_losses(data: Path, expected: np.ndarray, tm
 
 
 def test_and_so_does_a_jax_function_that_is_asked(data: Path, expected: np.ndarray, tmp_path: Path) -> None:
-    """On several devices too."""
     ask = ask_jax(lambda x, t, c: Prediction(boxes.jax_base(x, t, c), "x0"))
-    np.testing.assert_allclose(losses(box(data, ask), tmp_path, devices=2), expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(losses(box(data, ask), tmp_path), expected, rtol=0, atol=1e-4)
 
 
 def test_another_base_gives_other_losses(data: Path, expected: np.ndarray, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_question_that_depends_on_what_is_trained_is_refused(data: Path) -> No
     def around(base: Predictor) -> object:
         def objective(params: dict, batch: object, rng: object) -> tuple:
             x = batch.video_BTHWC / 255.0 * params["Dense_0"]["bias"].sum()
-            return base(x, np.zeros(4, np.int32), Condition()).value.sum(), {}
+            return base(x, np.zeros(8, np.int32), Condition()).value.sum(), {}
 
         return objective
 

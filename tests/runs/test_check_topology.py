@@ -67,8 +67,8 @@ def test_simulated_devices_compile_and_run(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install libtpu")
 def test_the_real_tpu_compiler_compiles_a_small_step(tmp_path: Path) -> None:
-    found = results(small((("v5e:1x2", 1, 2, 1),), **{"check.effort": -1.0}), tmp_path)
-    name = "v5e:1x2 1x2 accumulate 1: "
+    found = results(small((("v5e:2x2", 2, 2, 1),), **{"check.effort": -1.0}), tmp_path)
+    name = "v5e:2x2 2x2 accumulate 1: "
     assert found[name + "fits"] and 0 < found[name + "total_bytes"] < CHIPS["TPU v5 lite"].memory * 2**30
     assert 0 < found[name + "most_mfu"] < 1 and found[name + "least_seconds"] > 0
     assert sum(value for key, value in found.items() if key.endswith("sent_bytes")) > 0

@@ -230,3 +230,16 @@ def sample(
 
     (x_0, _, _), _ = jax.lax.scan(step, way.start(x_T), way.rows())
     return x_0
+
+
+def sample_path(
+    predictor: Predictor, schedule: Schedule, sampler: Sampling, x_T: Array, condition: Condition, key_B: Key
+) -> tuple[Array, Array]:
+    """``sample``, and the x_t at which the Predictor was asked, (steps, B, …): those of ``sampler.timesteps``."""
+    way = walk(sampler, schedule)
+
+    def step(carry: Carry, row: Row) -> tuple[Carry, Array]:
+        return way.step(predictor, condition, key_B, carry, row), carry[0]
+
+    (x_0, _, _), path = jax.lax.scan(step, way.start(x_T), way.rows())
+    return x_0, path
