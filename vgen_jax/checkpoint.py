@@ -44,6 +44,7 @@ class Checkpoints:
             max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._abandoned = False
 
     def latest_step(self) -> int | None:
         """The newest complete checkpoint's step."""
@@ -110,8 +111,14 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise _write_error(self.folder, error) from error
 
+    def abandon(self) -> None:
+        """Lets ``close`` wait for nothing: a process that is gone never ends its part of a save."""
+        self._abandoned = True
+
     def close(self) -> None:
         """Waits and releases the manager."""
+        if self._abandoned:
+            return
         try:
             self.wait()
         finally:

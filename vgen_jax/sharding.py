@@ -68,17 +68,20 @@ def initialize_distributed(config: MeshConfig) -> None:
     jax.distributed.initialize(*where, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
 
 
-def lost_process(error: BaseException) -> str:
+def lost_process(error: BaseException | None) -> str:
     """What to tell of an error that another process's end has caused in this one; empty for any other error.
 
     A collective whose connection breaks raises at once. A machine that falls silent is found missing after
     ``HEARTBEAT_SECONDS``; JAX itself then ends the others.
     """
-    line = next(iter(str(error).strip().splitlines()), "")
-    if not re.search(LOST, line):
+    told, seen = "", error
+    while seen is not None and not told:  # what a broken connection leads to hides it: a barrier of a checkpoint, say
+        first = next(iter(str(seen).strip().splitlines()), "")
+        told, seen = first if re.search(LOST, first) else "", seen.__cause__ or seen.__context__
+    if not told:
         return ""
     return (
-        f"another process of this run is gone ({line:.120}): start all of them again, as many as there are now; "
+        f"another process of this run is gone ({told:.120}): start all of them again, as many as there are now; "
         "the run goes on from its last checkpoint"
     )
 

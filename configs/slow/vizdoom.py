@@ -59,7 +59,7 @@ VARIANTS = {
         },
         "text": {"width": 64, "layers": 2, "heads": 4, "max_length": 48},
         "augment_past": 0.05, "warp": {"width": 96, "layers": 3, "cells": 2, "patch": 8, "norm_groups": 8},
-        "windows": ((2, 4), (6, 4), (1, 4)), "weights": (0.6, 0.2, 0.2), "batch": 8, "steps": 6000, "rate": 2e-3,
+        "windows": ((2, 4), (6, 4), (1, 4)), "weights": (0.6, 0.2, 0.2), "batch": 8, "steps": 5000, "rate": 2e-3,
         "warmup": 50, "optimizer": "muon", "checkpoint_every": 250, "ema": 0.995, "sampler_steps": 4, "guidance": 1.0,
         "generate": 256, "episodes": (3, 30, 60, 85), "evaluate": 256, "evaluate_batch": 32, "cpu_devices": 2,
     },

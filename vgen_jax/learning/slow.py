@@ -152,7 +152,7 @@ def _accumulated(
 
 
 class CompiledUpdate:
-    """The jitted update, compiled ahead of time once per batch shape, with a count of its FLOPs (``flops``)."""
+    """The jitted update, compiled ahead of time once per batch shape, with a count of its FLOPs."""
 
     def __init__(self, update: Callable, state_shardings: Any, mesh: Mesh):
         out = (state_shardings, sh.replicated(mesh))
@@ -179,8 +179,7 @@ class CompiledUpdate:
 class StopSignal:
     """Turns SIGTERM into a flag that every process of the run sees at the same step.
 
-    Among several processes JAX's coordination service carries it, off the devices: to gather a flag from all of them
-    would make every step wait for the one before.
+    Among several processes JAX's coordination service carries it: to gather it from devices makes every step wait.
     """
 
     def __init__(self) -> None:
@@ -279,6 +278,10 @@ def train(
             if stopping:
                 raise Preempted(step)
         recorder.settle()
+    except Exception as error:
+        if sh.lost_process(error):
+            checkpoints.abandon()
+        raise
     finally:
         profiler.close()
         stop.restore()
@@ -341,8 +344,7 @@ class Recorder:
         rate = self._flops / seconds
         timing = {"steps_per_second": steps / seconds, "tflops_per_second_per_device": rate / 1e12}
         if self._chip is not None:
-            # Of what was computed, recomputation included: with rematerialisation the MFU is lower.
-            timing["fraction_of_peak"] = rate / self._chip.flops
+            timing["fraction_of_peak"] = rate / self._chip.flops  # recomputation included, unlike in MFU
         self._clock, self._clock_step, self._flops = now, step, 0.0
         self._writer.scalars(step, metrics)
         self._writer.timings(step, timing)
