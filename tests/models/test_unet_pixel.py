@@ -105,7 +105,7 @@ def test_control_that_starts_at_zero_changes_nothing_and_control_reaches_every_l
     apply, params = network
     args = inputs()
     plain = apply(params, *args)
-    for project_to, dim in ((0, 4), (4, 2)):
+    for project_to, dim in ((0, 4), (4, 6)):
         control = ControlNet(dim, SMALL["mults"], 2, 6, "discrete", project_to=project_to)
         shapes = jax.eval_shape(control.init, jax.random.key(0), *args)
         fresh = jax.tree_util.tree_map_with_path(partial(_started, seed=dim), shapes)

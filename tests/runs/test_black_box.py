@@ -59,8 +59,9 @@ def over(url: str, folder: Path, **changes: object) -> ConfigDict:
 @pytest.mark.slow
 def test_an_adapter_is_trained_over_a_served_base(base: build_avid.Base, url: str, tmp_path: Path) -> None:
     write_coinrun(tmp_path / "coinrun")
-    config = over(url, tmp_path)
-    runs.start(config, tmp_path / "adapter")
+    flags = (f"--config.remote.url={url}", "--config.remote.timeout=60.0", "--config.remote.batch=4")
+    done = tiny.run("configs/avid/black_box.py:tiny", tmp_path / "adapter", *flags)
+    assert done.returncode == 0, done.stderr
     assert len(read_metrics(tmp_path / "adapter" / METRICS_FILE)) >= 2
     params, raw = load_export(tmp_path / "adapter" / "export")
     assert set(params) == {"network", "head"} and raw["base_sha256"] == ""
@@ -68,7 +69,7 @@ def test_an_adapter_is_trained_over_a_served_base(base: build_avid.Base, url: st
     rng = np.random.default_rng(0)
     x, past = (rng.normal(size=(2, n, 16, 16, 3)).astype(np.float32) for n in (8, 2))
     t, condition = np.asarray([3, 150], np.int32), Condition(past_BTHWC=past)
-    served = Remote(build.section(boxes.RemoteConfig, config.remote, "remote"))(x, t, condition)
+    served = Remote(dataclasses.replace(boxes.remote(0, timeout=60.0, batch=4), url=url))(x, t, condition)
     np.testing.assert_allclose(served, build_avid.base_predictor(base)(x, t, condition).value, atol=1e-4)
 
 

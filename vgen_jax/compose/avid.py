@@ -42,7 +42,7 @@ class Parts(NamedTuple):
 
 def unconditioned(condition: Condition) -> Condition:
     """The condition as an action-free base takes it."""
-    return dataclasses.replace(condition, action_BTA=None, action_valid_BT=None)
+    return dataclasses.replace(condition, action_BTA=None, action_valid_BT=None, motion_BTA=None)
 
 
 def parts(

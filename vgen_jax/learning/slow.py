@@ -163,7 +163,7 @@ class CompiledUpdate:
         self.flops_per_device = 0.0
 
     def trace(self, state: TrainState, objective: Objective, batch: Any) -> Any:
-        """What is compiled, as ``jax.jit(...).trace`` gives it; the arguments may be ShapeDtypeStructs."""
+        """What is compiled, as ``jax.jit(...).trace`` gives it; takes ShapeDtypeStructs as well."""
         return self._jitted.trace(state, objective, batch)
 
     def __call__(self, state: TrainState, objective: Objective, batch: Any) -> tuple[TrainState, dict[str, Array]]:
@@ -309,7 +309,6 @@ class Recorder:
     def __init__(self, config: TrainConfig, writer: MetricWriter, checkpoints: Checkpoints, report: Report, start: int):
         self._config, self._writer, self._checkpoints, self._report = config, writer, checkpoints, report
         self._pending: tuple[int, Any, float] | None = None
-        self._chip = chip_of(jax.devices()[0])
         self._clock, self._clock_step, self._flops = time.perf_counter(), start, 0.0
 
     def dispatched(self, step: int, metrics: Any, flops: float) -> None:
@@ -343,8 +342,8 @@ class Recorder:
         seconds, steps = now - self._clock, step - self._clock_step
         rate = self._flops / seconds
         timing = {"steps_per_second": steps / seconds, "tflops_per_second_per_device": rate / 1e12}
-        if self._chip is not None:
-            timing["fraction_of_peak"] = rate / self._chip.flops  # recomputation included, unlike in MFU
+        if (chip := chip_of(jax.devices()[0])) is not None:
+            timing["fraction_of_peak"] = rate / chip.flops  # recomputation included, unlike in MFU
         self._clock, self._clock_step, self._flops = now, step, 0.0
         self._writer.scalars(step, metrics)
         self._writer.timings(step, timing)

@@ -53,6 +53,8 @@ class StepEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, t_B: Array) -> Array:
+        if self.width < 4:
+            raise VgenError(f"unet.dim is {self.width}: use 4 or more, so that a diffusion step has two frequencies")
         x = sinusoidal(t_B, self.width, sines_first=True)
         return GeluMLP(4 * self.width, self.dtype, name="mlp")(x.astype(self.dtype))
 
