@@ -8,6 +8,7 @@ the first one stopped. Needs ``pip install -e ".[sim,eval]"``. Another model: ``
 
 variant  what                                                               hardware and time
 all      9 memories, 64, 200 and 600 frames, 32 paths each, both protocols  2 cores, many hours; not measured yet
+main     4 memories, 200 frames, 32 paths each, both protocols              2 cores, about half an hour
 smoke    3 memories, 64 frames, 4 paths                                     2 cores; not timed on idle ones yet
 sweep    the learning of temp_lora, one setting at a time, 200 frames of    2 cores, many hours; not measured yet
          8 paths on the training maps
@@ -72,6 +73,11 @@ VARIANTS = {
     "all": {
         "paths": "all", "split": "revisit", "lengths": (64, 200, 600), "count": 32, "batch": 16, "shown": 4,
         "memories": MEMORIES, "shown_memories": ("none", "context", "retrieval", "temp_lora"),
+    },
+    "main": {
+        "paths": "all", "split": "revisit", "lengths": (200,), "count": 32, "batch": 16, "shown": 4,
+        "memories": {name: MEMORIES[name] for name in ("none", "context", "retrieval", "temp_lora")},
+        "shown_memories": ("none", "context", "retrieval", "temp_lora"),
     },
     "smoke": {
         "paths": "smoke", "split": "revisit", "lengths": (64,), "count": 4, "batch": 4, "shown": 2,
