@@ -238,12 +238,12 @@ def controlnet(config: MethodConfig, world: WorldConfig, base: Base) -> Method:
         return network.init(rng, *example(config.unet, world, world.past + 1))["params"]
 
     def predict(base_params: Params, params: Params, x: Array, t_B: Array, condition: Condition) -> Prediction:
-        def steered(x: Array, t_B: Array, c: Condition, control: tuple[Array, ...]) -> Prediction:
-            return Prediction(_seen(frozen, world, base_params, x, t_B, c, control), world.kind)
+        def steered(x_t_BTHWC: Array, t_B: Array, condition: Condition, control: tuple[Array, ...]) -> Prediction:
+            return Prediction(_seen(frozen, world, base_params, x_t_BTHWC, t_B, condition, control), world.kind)
 
-        def control(x: Array, t_B: Array, c: Condition) -> Any:
-            action, known = actions_of(c, x, world.action_dim)
-            return network.apply({"params": params}, with_past(x, c.past_BTHWC), t_B, action, known)
+        def control(x_t_BTHWC: Array, t_B: Array, condition: Condition) -> Any:
+            action, known = actions_of(condition, x_t_BTHWC, world.action_dim)
+            return network.apply({"params": params}, with_past(x_t_BTHWC, condition.past_BTHWC), t_B, action, known)
 
         return controlled(steered, control)(x, t_B, condition)
 

@@ -82,7 +82,7 @@ class PredictorServer(ThreadingHTTPServer):
         )
         with self._one_at_a_time:
             value = answer(self._ask, *padded)
-        return pack_answer(value[:rows], self.about["kind"])
+        return pack_answer(value[:rows], str(self.about["kind"]))
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -64,8 +64,14 @@ def initialize_distributed(config: MeshConfig) -> None:
     """Joins the other processes where ``config.distributed`` asks for it; call before any other JAX function."""
     if not config.distributed:
         return
-    where = (config.coordinator_address, config.num_processes, config.process_id) if config.coordinator_address else ()
-    jax.distributed.initialize(*where, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    where: dict[str, Any] = {}
+    if config.coordinator_address:
+        where = {
+            "coordinator_address": config.coordinator_address,
+            "num_processes": config.num_processes,
+            "process_id": config.process_id,
+        }
+    jax.distributed.initialize(**where, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
 
 
 def lost_process(error: BaseException | None) -> str:

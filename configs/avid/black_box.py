@@ -19,7 +19,8 @@ def get_config(arg="cpu"):
     del config.start_dir
     config.objective.kind = "black_box"
     config.remote = {
-        "url": "http://127.0.0.1:8765", "token_env": "", "timeout": 120.0, "tries": 10, "pause": 0.5, "batch": 64,
+        "url": "http://127.0.0.1:8765", "token_env": "", "timeout": 120.0, "tries": 10, "pause": 0.5,
+        "longest_pause": 30.0, "batch": 64,
     }  # fmt: skip
     config.keep_dir = ""
     return config.lock()

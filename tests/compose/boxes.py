@@ -98,7 +98,7 @@ def question(b: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray, Conditi
 
 def remote(port: int, **changes: object) -> RemoteConfig:
     """An impatient client of a server on this machine."""
-    values = {"token_env": "", "timeout": 10.0, "tries": 3, "pause": 0.01, "batch": 8}
+    values = {"token_env": "", "timeout": 10.0, "tries": 3, "pause": 0.01, "longest_pause": 0.2, "batch": 8}
     return RemoteConfig(url=f"http://127.0.0.1:{port}", **{**values, **changes})
 
 

@@ -181,7 +181,7 @@ def test_wrong_settings_are_refused(changes: dict, fault: str) -> None:
     with pytest.raises(VgenError, match=fault):
         boxes.remote(1, **changes)
     with pytest.raises(VgenError, match="begin it with http"):
-        boxes.RemoteConfig("localhost:80", "", 1.0, 1, 1.0, 1)
+        boxes.RemoteConfig("localhost:80", "", 1.0, 1, 1.0, 1.0, 1)
 
 
 def test_a_kept_answer_is_not_asked_for_again(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_over_http_with_the_server_killed_in_between(
         servers[-1].wait()
         servers.append(boxes.start_server(port))
 
-    ask = Flaky(Remote(boxes.remote(port, tries=600, pause=0.1, timeout=60.0)), 6, kill_and_restart)
+    ask = Flaky(Remote(boxes.remote(port, tries=2000, timeout=60.0)), 6, kill_and_restart)
     try:
         np.testing.assert_allclose(losses(box(data, ask), tmp_path), expected, rtol=0, atol=1e-4)
     finally:

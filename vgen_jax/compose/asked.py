@@ -44,8 +44,8 @@ def sample_asked(
     def questions(x: Array, row: Any, condition: Condition) -> list[tuple[Array, Array, Condition]]:
         asked: list[tuple[Array, Array, Condition]] = []
 
-        def base(x_t_BTHWC: Array, t_B: Array, given: Condition) -> Prediction:
-            asked.append((x_t_BTHWC, t_B, given))
+        def base(x_t_BTHWC: Array, t_B: Array, condition: Condition) -> Prediction:
+            asked.append((x_t_BTHWC, t_B, condition))
             return Prediction(jnp.full_like(x_t_BTHWC, jnp.nan), kind)  # seen if another question depends on it
 
         around(base)(x, steps_of(x, row), condition)
@@ -55,7 +55,7 @@ def sample_asked(
     def step(carry: Any, row: Any, answers: list[np.ndarray], condition: Condition, key_B: Key) -> Any:
         left: Iterator[np.ndarray] = iter(answers)
 
-        def base(x_t_BTHWC: Array, t_B: Array, given: Condition) -> Prediction:
+        def base(x_t_BTHWC: Array, t_B: Array, condition: Condition) -> Prediction:
             return Prediction(jax.lax.stop_gradient(next(left)), kind)
 
         return way.step(around(base), condition, key_B, carry, row)

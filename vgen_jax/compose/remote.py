@@ -24,7 +24,6 @@ from vgen_jax.diffusion.prediction import check_kind
 from vgen_jax.types import Condition, PredictionKind, VgenError
 
 Result = TypeVar("Result")
-_LONGEST_PAUSE = 30.0
 _PASSING = (408, 425, 429)  # refusals that a server takes back after a while
 
 
@@ -38,7 +37,8 @@ class RemoteConfig:
             no place in a config, which is saved and shown.)
         timeout: seconds until a request without an answer counts as failed.
         tries: of one request.
-        pause: seconds before the second try; doubles with each, up to 30.
+        pause: seconds before the second try; doubles with each.
+        longest_pause: up to which it doubles.
         batch: rows of one request at most; larger batches are sent in parts.
     """
 
@@ -47,6 +47,7 @@ class RemoteConfig:
     timeout: float
     tries: int
     pause: float
+    longest_pause: float
     batch: int
 
     def __post_init__(self) -> None:
@@ -102,7 +103,7 @@ class Remote:
         for number in range(self._config.tries):
             if number:
                 time.sleep(pause)
-                pause = min(2.0 * pause, _LONGEST_PAUSE)
+                pause = min(2.0 * pause, self._config.longest_pause)
             try:
                 return self._once(path, data, parse)
             except _Failed as error:

@@ -7,6 +7,7 @@ under ``condition.<field>``. An answer holds ``value``, float32 of the shape of 
 import dataclasses
 import json
 import struct
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -67,8 +68,9 @@ def unpack_answer(data: bytes) -> Prediction:
     arrays, metadata = _load(data)
     if set(arrays) != {"value"} or "kind" not in metadata:
         raise VgenError(f"an answer is one array 'value' and its kind; this one has {', '.join(sorted(arrays))}")
-    check_kind(metadata["kind"])
-    return Prediction(arrays["value"], metadata["kind"])
+    kind: Any = metadata["kind"]
+    check_kind(kind)
+    return Prediction(arrays["value"], kind)
 
 
 def _load(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -39,7 +39,8 @@ class ActionClassifier(nn.Module):
             x_BTHWC: noisy frames; ``t_B`` their diffusion step.
             past_BTHWC: the clean frames before them.
         """
-        check_size(*x_BTHWC.shape[2:4], self.patch, len(self.mults) + 1)
+        height, width = x_BTHWC.shape[2:4]
+        check_size(height, width, self.patch, len(self.mults) + 1)
         video = jnp.concatenate([past_BTHWC, x_BTHWC], axis=1)
         b, frames = video.shape[:2]
         path = DownPath(

@@ -7,6 +7,8 @@ keeps where something moved; convolutions over time let the steps around it help
 several steps and one step may be ambiguous; a linear map gives logits or values.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -59,7 +61,7 @@ class ActionPredictor(nn.Module):
                 f"more, of multiples of {self.factor} pixels"
             )
         steps_BTHWC = jnp.concatenate([x_BTHWC[:, :-1], x_BTHWC[:, 1:]], axis=-1)
-        x = rearrange(steps_BTHWC, "b t (h p) (w q) c -> (b t) h w (p q c)", p=PATCH, q=PATCH).astype(self.dtype)
+        x: Any = rearrange(steps_BTHWC, "b t (h p) (w q) c -> (b t) h w (p q c)", p=PATCH, q=PATCH).astype(self.dtype)
         x = conv3x3(self.level_channels[0], self.dtype, "conv_in")(x)
         for level, features in enumerate(self.level_channels):
             if level:

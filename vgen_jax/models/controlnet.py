@@ -41,7 +41,8 @@ class ControlNet(nn.Module):
             x_BTHWC: what the base sees.
             action_BTA: the action that led to each frame.
         """
-        check_size(*x_BTHWC.shape[2:4], self.patch, len(self.mults))
+        height, width = x_BTHWC.shape[2:4]
+        check_size(height, width, self.patch, len(self.mults))
         path = DownPath(
             self.dim, self.mults, self.heads, self.head_dim, self.actions, gated_actions=True, remat=self.remat,
             dtype=self.dtype, name="path",

@@ -13,7 +13,7 @@ Beyond the original: ``patch`` folds p×p pixels into channels before the stem a
 small network on a CPU several times as fast. With ``patch = 1`` the network is the original's, parameter for parameter.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -91,7 +91,7 @@ class FrameActions(nn.Module):
         init = nn.initializers.normal(1.0) if discrete else nn.linear.default_kernel_init
         inner = nn.Dense(self.width, use_bias=not discrete, kernel_init=init, dtype=self.dtype, name="table")
         null_D = self.param("null", nn.initializers.normal(1.0), (self.width,))
-        x = jnp.where(valid_BT[..., None], inner(action_BTA.astype(self.dtype)), null_D.astype(self.dtype))
+        x: Any = jnp.where(valid_BT[..., None], inner(action_BTA.astype(self.dtype)), null_D.astype(self.dtype))
         x = GeluMLP(4 * self.width, self.dtype, name="mlp")(x)
         if self.gated:
             zeros = nn.initializers.zeros_init()

@@ -75,7 +75,7 @@ class FlowWarp(nn.Module):
         seen = rearrange(inside, "b t (h p) (w q) -> b t h w (p q)", p=p, q=p).mean(-1, keepdims=True)
         return blocks @ to_latents + latents_bias, seen
 
-    def _canvas_init(self, key: Array) -> dict[str, Array]:
+    def _canvas_init(self, key: jax.Array) -> dict[str, Array]:
         size = 3 * self.patch**2
         basis = nn.initializers.orthogonal()(key, (self.latent_channels, size), jnp.float32)
         biases = {"pixels_bias": jnp.zeros(size), "latents_bias": jnp.zeros(self.latent_channels)}

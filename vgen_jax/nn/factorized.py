@@ -5,6 +5,7 @@ float32.
 """
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -141,10 +142,9 @@ class PlainAttention(nn.Module):
         inner = self.heads * self.head_dim
         qkv = nn.Dense(3 * inner, use_bias=False, dtype=self.dtype, name="to_qkv")(x_FND)
         q, k, v = (rearrange(y, "f n (k d) -> f n k d", k=self.heads) for y in jnp.split(qkv, 3, axis=-1))
-        if self.rotary:
-            q, k = turned(q), turned(k)
         bias = None if bias_KNN is None else bias_KNN[None].astype(self.dtype)
-        out = jax.nn.dot_product_attention(q, k, v, bias=bias)
+        turn: Any = turned if self.rotary else jnp.asarray
+        out = jax.nn.dot_product_attention(turn(q), turn(k), v, bias=bias)
         out = out.reshape(*x_FND.shape[:-1], inner)
         return nn.Dense(x_FND.shape[-1], use_bias=False, dtype=self.dtype, name="to_out")(out)
 

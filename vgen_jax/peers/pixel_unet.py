@@ -30,6 +30,7 @@ class PixelUNet(nn.Module):
         head_dim: int,
     ):
         super().__init__()
+        self.buckets: Tensor
         widths = [dim * mult for mult in mults]
         temporal = (heads, head_dim, frames)
         self.frames = frames
@@ -80,7 +81,7 @@ class PixelUNet(nn.Module):
         rates = torch.exp(torch.arange(half, device=t_B.device) * (-math.log(10_000.0) / (half - 1)))
         angle = t_B.float()[:, None] * rates
         x = torch.cat([angle.sin(), angle.cos()], 1)
-        return self.step["linear_2"](F.gelu(self.step["linear_1"](x.to(self.step["linear_1"].weight.dtype))))
+        return self.step["linear_2"](F.gelu(self.step["linear_1"](x.to(self.conv_out.weight.dtype))))
 
 
 class Level(nn.Module):
@@ -163,6 +164,8 @@ class Attention(nn.Module):
         inner = heads * head_dim
         self.heads = heads
         self.to_qkv, self.to_out = nn.Linear(width, 3 * inner, bias=False), nn.Linear(inner, width, bias=False)
+        self.cos: Tensor
+        self.sin: Tensor
         self.turns = min(ROTARY_DIM, head_dim) if frames else 0
         if frames:
             rate = 10_000.0 ** -(np.arange(0, self.turns, 2) / self.turns)

@@ -41,7 +41,7 @@ class TorchSide:
         self._plain = self._plain.to(self._device)
         for module in self._plain.modules():
             if isinstance(module, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
-                module.to(memory_format=torch.channels_last)
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._x = x.to(self._device)
         self._t = torch.randint(0, SCHEDULE.steps, (s.batch,), device=self._device)
         self.parameters = sum(p.numel() for p in self._plain.parameters())
@@ -121,7 +121,7 @@ class TorchSide:
     def _generate(self) -> Callable[[], None]:
         from diffusers import DDIMScheduler
 
-        scheduler = DDIMScheduler(
+        scheduler: Any = DDIMScheduler(
             SCHEDULE.steps, SCHEDULE.start, SCHEDULE.end, "scaled_linear", clip_sample=False, set_alpha_to_one=False,
             steps_offset=1,
         )  # fmt: skip

@@ -72,8 +72,8 @@ def classifier_task(config: ConfigDict) -> tuple[Task, Finish]:
     settings = build.section(build_avid.ClassifierConfig, config.classifier.to_dict(), "classifier")
     network = build_avid.classifier_network(settings, world)
 
-    def classify(params: Params, x: Array, t_B: Array, past: Array) -> Array:
-        return network.apply({"params": params}, x, t_B, past)  # type: ignore[return-value]
+    def classify(params: Params, x_t_BTHWC: Array, t_B: Array, past_BTHWC: Array) -> Array:
+        return network.apply({"params": params}, x_t_BTHWC, t_B, past_BTHWC)  # type: ignore[return-value]
 
     def init(rng: Key) -> Params:
         frame = jnp.zeros((1, 1, *info.frame_shape))

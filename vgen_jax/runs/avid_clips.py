@@ -89,14 +89,16 @@ def load_entry(
         guide, world = build_avid.classifier_log_probability(Path(config.dir), frame_shape)
         if world != base.world:
             raise VgenError(f"{config.dir} knows another world than base_dir: train it again")
-        mix = lambda parts, weight: classifier_guided(*parts, weight, schedule)  # noqa: E731
+        mix = lambda parts, weight: classifier_guided(parts[0], parts[1], weight, schedule)  # noqa: E731
         return Entry(config, (prior, guide), mix, _size(guide)), None
     _, method, params = build_avid.load_method(Path(config.dir), base)
     own = method.predictor(params)
     if config.via == "method":
         return Entry(config, (own,), lambda parts, weight: parts[0], _size(params)), method
     combine = {"product_of_experts": product_of_experts, "action_guidance": action_guidance}[config.via]
-    return Entry(config, (prior, own), lambda parts, weight: combine(*parts, weight, schedule), _size(params)), None
+    return Entry(
+        config, (prior, own), lambda parts, weight: combine(parts[0], parts[1], weight, schedule), _size(params)
+    ), None
 
 
 def _size(tree: Any) -> int:

@@ -127,10 +127,10 @@ def commanded_pose(info: DatasetInfo, texts: Sequence[tuple[int, str]], map_unit
         VgenError: for data without actions that tell it (``memory.retrieval.Walk``).
     """
     names = info.action_spaces["continuous"].names if "continuous" in info.action_spaces else ()
-    walk = Walk(names, np.ones(len(names)))
+    walk = Walk(names, (1.0,) * len(names))
     parts = [part for _, text in texts for part in text.split(", then ")]
-    raw = [np.zeros(len(names)), *(action for part in parts for action in info.book[part].actions)]
-    poses = walk.poses(np.stack(raw))
+    raw = np.asarray([(0.0,) * len(names), *(action for part in parts for action in info.book[part].actions)])
+    poses = walk.poses(raw)
     return np.stack([map_units * poses.x, map_units * poses.y, np.zeros(len(raw)), poses.heading], axis=-1)
 
 

@@ -242,14 +242,14 @@ class OurSide:
 
         @jax.jit
         def generate(params: Params, noise: Array, text: Array, null: Array) -> Array:
-            def predict(x: Array, t: Array, condition: Condition) -> Prediction:
-                return Prediction(self._apply(params, x, t, condition.text_BLD), "eps")
+            def predict(x_t_BTHWC: Array, t_B: Array, condition: Condition) -> Prediction:
+                return Prediction(self._apply(params, x_t_BTHWC, t_B, condition.text_BLD), "eps")
 
             guided = classifier_free(predict, Condition(null), self._s.guidance)
             out: Any = sample(guided, SCHEDULE, sampler, noise, Condition(text), keys)
             return out
 
-        null = jnp.zeros_like(self._text)
+        null = jnp.zeros_like(jnp.asarray(self._text))
         return lambda: _wait(generate(params, self._x, self._text, null))
 
 
