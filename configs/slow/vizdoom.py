@@ -7,7 +7,7 @@ alone: ``--config=configs/slow/vizdoom.py:cpu.slow --workdir=out/slow`` (the oth
 
 variant  frames      size     hardware                             what to expect
 tiny     1,500       16×16    2 cores, 2 minutes                   nothing to look at: for tests
-cpu      300,000     64×64    2 cores, about 1 1/2 hours           what was seen moves, what is new is blurred: 2.5 dB above
+cpu      300,000     64×64    2 cores, about 1 1/2 hours           what was seen moves, what is new blurs: 2.5 dB above
                                                                    "repeat the last frame", action shuffle ratio 1.50
 small    300,000     64×64    one data-centre GPU, 10-20 minutes   not measured yet
 base     10 million  128×128  8 GPUs or a TPU v5e-8                not measured yet
