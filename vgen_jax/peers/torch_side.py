@@ -39,10 +39,10 @@ class TorchSide:
             x = torch.randn(s.batch * s.frames, s.channels, *size).contiguous(memory_format=torch.channels_last)
             self._text = None
         self._plain = self._plain.to(self._device)
-        modules: Any = self._plain.modules()  # PyTorch's releases differ in what they tell mypy of Module.to
-        for module in modules:
-            if isinstance(module, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
-                module.to(memory_format=torch.channels_last)
+        kinds = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
+        convolutions: list[Any] = [m for m in self._plain.modules() if isinstance(m, kinds)]
+        for convolution in convolutions:  # Any: PyTorch's releases differ in what they tell mypy of Module.to
+            convolution.to(memory_format=torch.channels_last)
         self._x = x.to(self._device)
         self._t = torch.randint(0, SCHEDULE.steps, (s.batch,), device=self._device)
         self.parameters = sum(p.numel() for p in self._plain.parameters())
