@@ -6,14 +6,14 @@ Needs ``pip install -e ".[procgen]"`` and, on Debian or Ubuntu, ``apt-get instal
 start goes on where the first one stopped. ``:VARIANT.32`` records at 32×32 instead of 64×64 (see
 ``data.sims.procgen``). ``pretrain`` has every game but CoinRun.
 
-variant       content                                        size   disk    time on 2 cores
-pretrain      15 games × levels 0-1999 × 1000 steps, 30 M    64×64  SIZE_P  TIME_P
-pretrain150k  15 games × levels 0-49 × 200 steps             64×64  SIZE_S  TIME_S
-coinrun100k   levels 0-99 × 1000 steps                       64×64  SIZE_1  TIME_1
-coinrun500k   levels 0-499 × 1000 steps                      64×64  SIZE_5  TIME_5
-coinrun2500k  levels 0-2499 × 1000 steps                     64×64  SIZE_25  TIME_25
-test          1,024 clips of 10 frames, levels 10000-10999   64×64  SIZE_T  TIME_T
-smoke         2 games × 2 levels × 200 steps                 64×64  SIZE_K  TIME_K
+variant       content                                        size
+pretrain      15 games × levels 0-1999 × 1000 steps, 30 M    64×64
+pretrain150k  15 games × levels 0-49 × 200 steps             64×64
+coinrun100k   levels 0-99 × 1000 steps                       64×64
+coinrun500k   levels 0-499 × 1000 steps                      64×64
+coinrun2500k  levels 0-2499 × 1000 steps                     64×64
+test          1,024 clips of 10 frames, levels 10000-10999   64×64
+smoke         2 games × 2 levels × 200 steps                 64×64
 """
 
 import os
