@@ -74,15 +74,22 @@ def test_avid_begins_half_way_between_base_and_adapter(base: Base) -> None:
     np.testing.assert_array_equal(sure.final.value, sure.base.value)
 
 
-@pytest.mark.parametrize("name", ["no_mask", "controlnet", "controlnet_small"])
-def test_additions_begin_as_the_base_to_the_bit(name: str, base: Base) -> None:
+def test_without_a_mask_avid_begins_as_the_base_to_the_bit(base: Base) -> None:
+    method, params = begun("no_mask", base)
+    found = tiny.jit(lambda p: method.parts(p, *call()))(params)
+    np.testing.assert_array_equal(found.final.value, found.base.value)
+
+
+@pytest.mark.parametrize("name", ["controlnet", "controlnet_small"])
+def test_controlnet_begins_as_the_base(name: str, base: Base) -> None:
+    """Two programs round differently; that its controls are zero to the bit, ``test_unet_pixel`` says."""
     method, params = begun(name, base)
     x, t_B, condition = call()
     alone = Condition(past_BTHWC=condition.past_BTHWC)
     ours, plain = tiny.jit(lambda p, b: (method.predict(p, x, t_B, condition), b(x, t_B, alone)))(
         params, build_avid.base_predictor(base)
     )
-    np.testing.assert_array_equal(ours.value, plain.value)
+    np.testing.assert_allclose(ours.value, plain.value, rtol=1e-4, atol=1e-5)
 
 
 def test_controlnet_is_a_copy_of_the_way_down_and_fine_tuning_of_all(base: Base) -> None:

@@ -162,7 +162,7 @@ def test_every_named_memory_is_a_config(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"kind": "elephant"}, "memory.kind is 'elephant': use one of none, context, anchor, temp_lora"),
+        ({"kind": "elephant"}, "memory.kind is 'elephant': use one of none, context, anchor, retrieval, temp_lora"),
         ({"sampling": "both"}, "memory.sampling is 'both'"),
         ({"size": 3}, "memory.size is unknown"),
         ({"context": {"chunks": 1}}, "memory.context.window is missing"),

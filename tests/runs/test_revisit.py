@@ -68,7 +68,7 @@ def slow(model: build.SlowModel) -> build.SlowModel:  # noqa: F811
         frames = latents.repeat(FACTOR, axis=-3).repeat(FACTOR, axis=-2)
         return jnp.clip((frames + 1.0) * 127.5, 0, 255).astype(jnp.uint8)
 
-    return model._replace(autoencoder=build.Autoencoder(Partial(encode), Partial(decode), 3, FACTOR, Path()))
+    return model._replace(autoencoder=build.Autoencoder(Partial(encode), Partial(decode), 3, FACTOR, Path(), {}, 1.0))
 
 
 @pytest.fixture(scope="module")

@@ -114,7 +114,10 @@ def model_folder(folder: str, workdir: Path) -> Path:
     if (path / "export" / EXPORT_WEIGHTS).is_file():
         return path / "export"
     if not (path / CHECKPOINTS).is_dir() or not (path / CONFIG_FILE).is_file():
-        raise VgenError(f"{folder} is no model: give an export, or the work directory of a training")
+        lacks = next(name for name in (EXPORT_CONFIG, EXPORT_WEIGHTS) if not (path / name).is_file())
+        raise VgenError(
+            f"{path / lacks} is missing, so {folder} is no model: give an export, or the work directory of a training"
+        )
     target = workdir / "model"
     if jax.process_count() > 1:
         raise VgenError(
