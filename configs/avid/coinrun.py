@@ -121,7 +121,7 @@ VARIANTS = {
             "level_channels": (8, 8), "blocks_per_level": 1, "width": 8, "mixers": 1, "norm_groups": 4,
             "dtype": "float32",
         },
-        "batch": 4, "base_steps": 4, "steps": 3, "classifier_steps": 2, "predictor_steps": 4,
+        "batch": 8, "base_steps": 4, "steps": 3, "classifier_steps": 2, "predictor_steps": 4,
         "rate": 1e-3, "finetune_rate": 3e-4, "warmup": 1, "ema": 0.9, "checkpoint_every": 10, "workers": 0,
         "sampler": {**common.sampler(3), "clip_x0": 1.0}, "sample_batch": 8, "clips": 8, "tune_clips": 8,
         "mask_clips": 4, "methods": (*ALWAYS, "controlnet", "controlnet_small"),
