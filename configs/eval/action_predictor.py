@@ -22,7 +22,7 @@ NET = {"blocks_per_level": 1, "mixers": 2, "norm_groups": 8, "dtype": "float32"}
 VARIANTS = {
     "tiny": {
         "net": {**NET, "level_channels": (8, 8), "width": 16, "norm_groups": 4}, "action": "continuous",
-        "window": (1, 4), "batch": 8, "steps": 60, "rate": 3e-3, "cpu_devices": 0,
+        "window": (1, 4), "batch": 8, "steps": 200, "rate": 3e-3, "cpu_devices": 0,
     },
     "vizdoom": {
         "net": {**NET, "level_channels": (32, 64), "width": 128}, "action": "continuous",

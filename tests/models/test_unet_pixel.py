@@ -88,7 +88,7 @@ def test_frames_know_their_order(network: Any) -> None:
 def test_a_patch_covers_pixels_and_leaves_the_frame_its_size() -> None:
     unet = PixelUNet(2, patch=2, **SMALL)
     params = tiny.random_params(unet.init, *inputs())
-    assert unet.apply(params, *inputs()).shape == (2, 3, 8, 8, 2)
+    assert jax.eval_shape(unet.apply, params, *inputs()).shape == (2, 3, 8, 8, 2)
     with pytest.raises(VgenError, match="8x6 do not divide by 4"):
         unet.apply(params, jnp.zeros((1, 1, 6, 8, 9)), *[a[:1] for a in inputs(1)[1:]])
 
@@ -109,7 +109,7 @@ def test_control_that_starts_at_zero_changes_nothing_and_control_reaches_every_l
         control = ControlNet(dim, SMALL["mults"], 2, 6, "discrete", project_to=project_to)
         shapes = jax.eval_shape(control.init, jax.random.key(0), *args)
         fresh = jax.tree_util.tree_map_with_path(partial(_started, seed=dim), shapes)
-        added = control.apply(fresh, *args)
+        added = tiny.jit(control.apply)(fresh, *args)
         assert not any(np.asarray(part).any() for part in added)
         np.testing.assert_allclose(apply(params, *args, added), plain, rtol=1e-4, atol=1e-5)
     for n in range(4):
@@ -128,9 +128,10 @@ def test_the_classifier_says_an_action_for_every_noisy_frame() -> None:
     network = ActionClassifier(num_actions=5, mlp_width=8, **SMALL)
     past, x = jnp.ones((2, 2, 8, 8, 3)), inputs(3, 3)[0]
     params = tiny.random_params(network.init, x, jnp.zeros((2,), int), past)
-    logits = network.apply(params, x, jnp.asarray([0, 9]), past)
+    apply = tiny.jit(network.apply)
+    logits = apply(params, x, jnp.asarray([0, 9]), past)
     assert logits.shape == (2, 3, 5) and bool(jnp.isfinite(logits).all())
-    assert float(jnp.abs(logits - network.apply(params, x, jnp.asarray([5, 9]), past))[0].max()) > 1e-4
+    assert float(jnp.abs(logits - apply(params, x, jnp.asarray([5, 9]), past))[0].max()) > 1e-4
 
 
 def test_past_frames_stand_before_x_colours_outermost() -> None:
