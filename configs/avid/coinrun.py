@@ -103,7 +103,7 @@ VARIANTS = {
             "level_channels": (32, 64), "blocks_per_level": 1, "width": 64, "mixers": 2, "norm_groups": 8,
             "dtype": "float32",
         },
-        "batch": 8, "base_steps": 1600, "steps": 500, "classifier_steps": 300, "predictor_steps": 1500,
+        "batch": 8, "base_steps": 1600, "steps": 500, "classifier_steps": 300, "predictor_steps": 3000,
         "rate": 1e-3, "finetune_rate": 3e-4, "warmup": 50, "ema": 0.99, "checkpoint_every": 200, "workers": 0,
         "sampler": {**common.sampler(10), "clip_x0": 1.0}, "sample_batch": 32, "clips": 256, "tune_clips": 64,
         "mask_clips": 32, "cpu_devices": 2, "methods": (*ALWAYS, "controlnet", "controlnet_small"),
