@@ -56,6 +56,9 @@ trap '((${#pids[@]})) && kill "${pids[@]}" 2>/dev/null || true' EXIT
 trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' TERM INT
 for ((i = 0; i < processes; i++)); do
   read -ra settings < <(environment "$i")
+  if [[ -n "${XLA_FLAGS:-}" ]]; then # yours stay; of the devices the last number counts
+    settings+=("XLA_FLAGS=$XLA_FLAGS --xla_force_host_platform_device_count=$devices")
+  fi
   env "${settings[@]}" "${command[@]}" > >(sed -u "s/^/$i: /") 2> >(sed -u "s/^/$i: /" >&2) &
   pids+=($!)
 done

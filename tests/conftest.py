@@ -15,14 +15,27 @@ CACHE = Path(os.environ.get("VGEN_TEST_CACHE", Path(tempfile.gettempdir()) / f"v
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+# Compiling is nearly all that the tests do. Of several devices the last number given counts.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+EIGHT = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = " ".join((EIGHT, os.environ.get("XLA_FLAGS", ""), QUICK)).strip()
 
 import jax  # noqa: E402  (after the environment is set)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers take files in the order of the collection, which is ours, and not by their number of tests."""
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, and say what would make it run."""
+    """Files with slow tests first, so that no worker is left with one at the end.
+
+    Skip what this machine cannot run, and say what would make it run.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in slow)
     reasons = {}
     if importlib.util.find_spec("vizdoom") is None:
         reasons["simulator"] = "vizdoom is not installed: pip install -e '.[sim]'"

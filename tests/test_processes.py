@@ -20,7 +20,7 @@ from vgen_jax.log import METRICS_FILE, read_metrics
 from vgen_jax.main import LOST_PROCESS_STATUS
 from vgen_jax.sharding import HEARTBEAT_SECONDS
 
-STEPS, EVERY = 60, 5
+STEPS, EVERY = 30, 6
 DEVICES = 4  # of all processes together
 FLAGS = {
     "autoencoder.block_channels": (8,), "autoencoder.patch": 4, "data.batch_size": 8, "train.steps": STEPS,
@@ -42,7 +42,7 @@ class Trainings:
             "bash", str(tiny.ROOT / "launch" / "local.sh"), str(processes), str(DEVICES // processes), "--",
             f"--config={tiny.CONFIG}.autoencoder", f"--workdir={self._folder / name}", *flags,
         ]  # fmt: skip
-        env = {**os.environ, "PYTHON": sys.executable, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+        env = {**os.environ, "PYTHON": sys.executable}
         return subprocess.Popen(
             command, cwd=tiny.ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
@@ -95,7 +95,7 @@ def single(trainings: Trainings) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.long), 4])  # two: also in test_sharding
 def test_processes_do_not_change_the_losses(trainings: Trainings, single: list[float], processes: int) -> None:
     assert len(single) == STEPS and single[-1] < single[0]
     np.testing.assert_allclose(trainings.finish(f"of_{processes}", processes), single, rtol=1e-4)
@@ -103,7 +103,7 @@ def test_processes_do_not_change_the_losses(trainings: Trainings, single: list[f
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the process to kill in /proc")
-@pytest.mark.parametrize(("victim", "then"), [(1, 4), (0, 1)])
+@pytest.mark.parametrize(("victim", "then"), [(1, 1), pytest.param(0, 4, marks=pytest.mark.long)])
 def test_when_one_is_killed_all_end_and_others_go_on(
     trainings: Trainings, single: list[float], victim: int, then: int
 ) -> None:
@@ -120,18 +120,17 @@ def test_when_one_is_killed_all_end_and_others_go_on(
         assert len(told) == 1 and "another process of this run is gone" in told[0], errors
     assert launcher.returncode in (LOST_PROCESS_STATUS, 128 + signal.SIGKILL, 128 + signal.SIGABRT)
 
+    reached = len(trainings.losses(name))
+    assert EVERY < reached < STEPS, "it was stopped before its end, or there is nothing to go on with"
     np.testing.assert_allclose(trainings.finish(name, then), single, rtol=1e-4)
     assert trainings.position(name) == {"batch": STEPS}
 
 
 @pytest.mark.slow
-def test_when_one_is_asked_to_stop_all_save_and_end(trainings: Trainings, single: list[float]) -> None:
+def test_when_one_is_asked_to_stop_all_save_and_end(trainings: Trainings) -> None:
     launcher = trainings.start("stopped", 2, ENDLESS)
     trainings.after(EVERY + 1, "stopped", launcher)
     os.kill(member(launcher, 1), signal.SIGTERM)
     errors = launcher.communicate(timeout=200)[1]
     assert launcher.returncode == 128 + signal.SIGTERM, errors
-    reached = trainings.position("stopped")["batch"]
-    assert reached == len(trainings.losses("stopped")) >= EVERY + 1
-    if reached < STEPS:
-        np.testing.assert_allclose(trainings.finish("stopped", 1), single, rtol=1e-4)
+    assert trainings.position("stopped")["batch"] == len(trainings.losses("stopped")) > EVERY

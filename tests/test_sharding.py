@@ -118,10 +118,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int], tu
             state = train(task, build.section(TrainConfig, config.train, "train"), optimizer, mesh, workdir)
         return state, [entry["loss"] for entry in read_metrics(workdir / METRICS_FILE)]
 
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)  # or these would do little else than compile
     curves = {mesh: run(*mesh) for mesh in ((1, 1), (8, 1), (2, 4), (1, 8))}
-    jax.config.update("jax_disable_most_optimizations", before)
     return lambda data, fsdp: curves[data, fsdp]
 
 

@@ -115,8 +115,8 @@ VARIANTS = {
         "coinrun": procgen.levels(procgen.COINRUN, 4, steps=60, shard=4),
         "actions": procgen.levels(procgen.COINRUN, 4, steps=60, shard=4),
         "test": {**procgen.TEST, "clips": 8, "levels": 8, "steps": 40},
-        "base": unet(8, (1, 2), 2, 8), "adapter": unet(4, (1, 2), 1, 8), "control": unet(4, (1, 2), 1, 8),
-        "classifier": unet(4, (1, 2), 1, 8), "mlp_width": 8,
+        "base": unet(8, (1,), 2, 8), "adapter": unet(4, (1,), 1, 8), "control": unet(4, (1,), 1, 8),
+        "classifier": unet(4, (1,), 1, 8), "mlp_width": 8,
         "predictor": {
             "level_channels": (8, 8), "blocks_per_level": 1, "width": 8, "mixers": 1, "norm_groups": 4,
             "dtype": "float32",

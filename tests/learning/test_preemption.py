@@ -137,7 +137,7 @@ def test_killed_while_saving(autoencoders: Trainings) -> None:
     assert not list((autoencoders.folder / "saving" / "checkpoints").glob("*tmp*"))
 
 
-@pytest.mark.slow
+@pytest.mark.long  # the same loop with another objective
 def test_a_diffusion_model_killed_in_the_middle(autoencoders: Trainings) -> None:
     trainings = Trainings(autoencoders.folder / "slow", "slow")
     trainings.folder.mkdir()

@@ -1,14 +1,17 @@
 """AVID's experiment from recorded data to the table, and what it refuses, on the smallest networks."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from configs.avid import coinrun
 from tests import tiny
+from vgen_jax import sharding as sh
 from vgen_jax.comparison import Result
 from vgen_jax.runs import avid_table, pipeline, train
 from vgen_jax.runs.avid_claims import claims
@@ -19,25 +22,39 @@ DATA = ("pretrain", "coinrun", "actions", "test")
 METRICS = ("psnr", "ssim", "action_error_ratio_test", "fd_action_test")
 
 
-def experiment() -> ConfigDict:
+@pytest.fixture(autouse=True)
+def _one_device() -> Iterator[None]:
+    """One device, as a program for eight takes several times as long to compile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sh.jax, "devices", lambda: jax.local_devices()[:1])
+        yield
+
+
+def experiment(methods: tuple[str, ...]) -> ConfigDict:
     """The variant ``tiny`` on the tests' own data set, which has another name and other splits."""
     config = coinrun.get_config("tiny")
-    config.order = tuple(name for name in config.order if name not in DATA)
+    config.stages.table.order = methods
+    needed = {"predictor", *methods, *(config.stages.table.methods[m].dir[1:].partition("/")[0] for m in methods)}
+    config.order = tuple(name for name in config.order if name in needed or name == "table")
     config.stages.table.windows.split = "validation"
     config.stages.table.score.metrics = METRICS
     config.stages.table.tune.metric = "fd_action_test"
     return config
 
 
-@pytest.mark.slow
-def test_from_recorded_games_to_the_table(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "methods",
+    [
+        pytest.param(("base", "avid", "product_of_experts", "finetune"), id="some", marks=pytest.mark.slow),
+        pytest.param(coinrun.VARIANTS["tiny"]["methods"], id="all", marks=pytest.mark.long),
+    ],
+)
+def test_from_recorded_games_to_the_table(methods: tuple[str, ...], tmp_path: Path) -> None:
     for name in DATA:
         tiny.write_dataset(tmp_path / name)
-    config = experiment()
+    config = experiment(methods)
     pipeline.run(resolved(config, tmp_path), tmp_path)
     results = json.loads((tmp_path / "table" / "results.json").read_text())
-    methods = config.stages.table.order
-    assert len(methods) == 11
     for method in methods:
         for metric in METRICS:
             low, value, high = (results[f"{metric}/{method}{end}"] for end in ("_low", "", "_high"))

@@ -2,11 +2,9 @@
 
 import importlib.util
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import pytest
 from ml_collections import ConfigDict
 
@@ -30,13 +28,6 @@ SMALL_SLOW = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _quick() -> Iterator[None]:
-    jax.config.update("jax_disable_most_optimizations", True)  # compiling is nearly all that is done here
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def small(meshes: tuple, **changes: Any) -> ConfigDict:
     config = configs.get_config("slow/vizdoom:tiny")
     config.update_from_flattened_dict({**SMALL, **SMALL_SLOW, "check.meshes": meshes, **changes})
@@ -48,7 +39,7 @@ def results(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     return json.loads((workdir / "results.json").read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_simulated_devices_compile_and_run(tmp_path: Path) -> None:
     meshes = (("cpu:2", 2, 1, 1), ("cpu:2", 1, 2, 2), ("cpu:8", 8, 1, 2))
     found = results(small(meshes, **{"check.steps": 1}), tmp_path)
@@ -74,7 +65,7 @@ def test_the_real_tpu_compiler_compiles_a_small_step(tmp_path: Path) -> None:
     assert sum(value for key, value in found.items() if key.endswith("sent_bytes")) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_fine_tuning_is_checked_without_its_pipeline(tmp_path: Path) -> None:
     slow, autoencoder = modelscope.TINY
     config = configs.get_config("slow/modelscope:finetune")

@@ -2,11 +2,9 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -27,7 +25,7 @@ METRICS = ("psnr", "sharpness", "scuts", "action_error_ratio_test", "fd_action_t
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set, and a random model in the work directory of its training."""
     root = tmp_path_factory.mktemp("clips")
     shape = build.AutoencoderConfig(
@@ -44,9 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     export(target, tiny.random_params(build.denoiser(slow).init), raw)
     (target / "dataset.json").write_text(tiny.info().to_json())
     random_reader(root / "action")
-    jax.config.update("jax_disable_most_optimizations", True)  # compiling is nearly all that is done here
-    yield root
-    jax.config.update("jax_disable_most_optimizations", False)
+    return root
 
 
 def settings(folder: Path, **changes: Any) -> Any:

@@ -1,7 +1,6 @@
 """Slow learning from a pipeline of diffusers: there, trained, rolled out, and back."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +29,6 @@ SMALL = {
     "train.steps": 2, "train.accumulate": 2, "train.checkpoint_every": 2, "finetune.dtype": "float32",
     "finetune.remat": "none", "optimizer.learning_rate": 1e-2,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _quick() -> Iterator[None]:
-    jax.config.update("jax_disable_most_optimizations", True)  # compiling is nearly all that is done here
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,7 +31,7 @@ FRAMES = 6
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a data set and an exported model, for work directories beside them."""
     tmp_path = tmp_path_factory.mktemp("generate")
     shape = build.AutoencoderConfig(
@@ -48,9 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     raw = {"slow": dataclasses.asdict(slow), "windows": ((2, 2),)}
     export(slow_folder, tiny.random_params(build.denoiser(slow).init), raw)
     (slow_folder / "dataset.json").write_text(tiny.info().to_json())
-    jax.config.update("jax_disable_most_optimizations", True)  # compiling is nearly all that is done here
-    yield tmp_path
-    jax.config.update("jax_disable_most_optimizations", False)
+    return tmp_path
 
 
 CHANGES = {

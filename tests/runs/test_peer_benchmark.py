@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,6 @@ from vgen_jax.types import VgenError
 
 SHAPE = {"out_channels": 3, "dim": 8, "mults": (1, 2), "heads": 2, "head_dim": 8}
 B, T, SIDE, CHANNELS = 2, 3, 8, 9
-
-
-@pytest.fixture(autouse=True)
-def _quick() -> Iterator[None]:
-    jax.config.update("jax_disable_most_optimizations", True)  # compiling is nearly all that is done here
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def torch_name(path: str) -> str:
@@ -71,10 +63,13 @@ def test_the_pixel_twin_is_the_same_network() -> None:
     np.testing.assert_allclose(out, ours, atol=1e-4 * np.abs(out).max())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", ["modelscope_small", "pixel_small"])
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param("modelscope_small", marks=pytest.mark.long), pytest.param("pixel_small", marks=pytest.mark.slow)],
+)
 def test_a_run_times_both_sides(variant: str, tmp_path: Path) -> None:
     config = configs.get_config(variant)
+    config.unet.update({"mults": (1, 2)} if variant == "pixel_small" else {})
     config.peer.update({"batch": 1, "rounds": 1, "height": 8, "width": 8, "steps": 2})
     config.mesh.data = 1
     with pytest.MonkeyPatch.context() as patch:

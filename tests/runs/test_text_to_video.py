@@ -1,7 +1,7 @@
 """The run ``text_to_video``, from a tiny pipeline that diffusers saved."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pipeline")
     originals.pipeline(folder)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _quick() -> Iterator[None]:
-    jax.config.update("jax_disable_most_optimizations", True)  # compiling is nearly all that is done here
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def config(folder: Path, **changes: Any) -> ConfigDict:
