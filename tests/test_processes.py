@@ -94,8 +94,8 @@ def single(trainings: Trainings) -> list[float]:
     return trainings.finish("single", 1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.long), 4])  # two: also in test_sharding
+@pytest.mark.long  # two processes: also in test_sharding
+@pytest.mark.parametrize("processes", [2, 4])
 def test_processes_do_not_change_the_losses(trainings: Trainings, single: list[float], processes: int) -> None:
     assert len(single) == STEPS and single[-1] < single[0]
     np.testing.assert_allclose(trainings.finish(f"of_{processes}", processes), single, rtol=1e-4)

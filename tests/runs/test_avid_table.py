@@ -45,7 +45,7 @@ def experiment(methods: tuple[str, ...]) -> ConfigDict:
 @pytest.mark.parametrize(
     "methods",
     [
-        pytest.param(("base", "avid", "product_of_experts", "finetune"), id="some", marks=pytest.mark.slow),
+        pytest.param(("base", "avid"), id="some", marks=pytest.mark.slow),
         pytest.param(coinrun.VARIANTS["tiny"]["methods"], id="all", marks=pytest.mark.long),
     ],
 )
@@ -61,11 +61,13 @@ def test_from_recorded_games_to_the_table(methods: tuple[str, ...], tmp_path: Pa
             assert None in (low, value, high) or low <= value <= high
         found = results[f"normalised_score/{method}"]
         assert found is None or 0 <= found <= 1  # none where no action could be read off a method's clips
-    assert results["weight/product_of_experts"] in coinrun.POE
-    assert results["parameters/finetune"] > results["parameters/avid"] > results["parameters/base"] == 0
+    assert results["parameters/avid"] > results["parameters/base"] == 0
     assert all(0 < results[key] < 1 for key in results if key.startswith("mask/step_"))
     table = (tmp_path / "table" / "table.md").read_text()
-    assert table.count("\n") == len(methods) + 2 and "Product of experts" in table
+    assert table.count("\n") == len(methods) + 2 and "AVID" in table
+    if "product_of_experts" in methods:
+        assert results["weight/product_of_experts"] in coinrun.POE
+        assert results["parameters/finetune"] > results["parameters/avid"]
     for name in ("masks.png", "mask_by_step.png", "methods.png"):
         assert (tmp_path / "table" / "samples" / name).is_file()
     real = np.load(tmp_path / "table" / "clips" / "real" / "000000.npz")["frames"]

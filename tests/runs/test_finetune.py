@@ -61,7 +61,7 @@ GENERATE = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_from_diffusers_to_a_rollout_and_back(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start(out, "latents", {"batch_frames": 4})
     monkeypatch.setattr(embed_texts, "text_embeddings", lambda *_: pytest.fail("every text was embedded beforehand"))
