@@ -107,10 +107,8 @@ def test_controlnet_is_a_copy_of_the_way_down_and_fine_tuning_of_all(base: Base)
         build_avid.method(METHODS["diffusion"], WORLD, None, base)
 
 
-OFTEN = ("avid", "controlnet")  # of the rest nearly all is compiling
-
-
-@pytest.mark.parametrize("name", [n if n in OFTEN else pytest.param(n, marks=pytest.mark.long) for n in METHODS])
+# Of the others nearly all is compiling.
+@pytest.mark.parametrize("name", [n if n == "avid" else pytest.param(n, marks=pytest.mark.long) for n in METHODS])
 def test_training_moves_what_it_should_and_never_the_base(name: str, base: Base) -> None:
     """One update moves the loss' parameters; the base is no part of the state and stays as it was."""
     method, params = begun(name, base)

@@ -101,9 +101,9 @@ def test_processes_do_not_change_the_losses(trainings: Trainings, single: list[f
     np.testing.assert_allclose(trainings.finish(f"of_{processes}", processes), single, rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long  # it waits for a heartbeat that does not come
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the process to kill in /proc")
-@pytest.mark.parametrize(("victim", "then"), [(1, 1), pytest.param(0, 4, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("victim", "then"), [(1, 1), (0, 4)])
 def test_when_one_is_killed_all_end_and_others_go_on(
     trainings: Trainings, single: list[float], victim: int, then: int
 ) -> None:

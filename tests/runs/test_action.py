@@ -86,7 +86,7 @@ def test_the_target_is_normalised_over_all_training_data(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("action", ["continuous", "discrete"])
+@pytest.mark.parametrize("action", ["continuous", pytest.param("discrete", marks=pytest.mark.long)])
 def test_it_learns_to_read_actions(action: str, tmp_path: Path) -> None:
     """Through the one training loop; then from data it has not seen, and not from videos that stand still."""
     folder = tiny.write_dataset(tmp_path / "data")

@@ -63,10 +63,8 @@ def test_the_pixel_twin_is_the_same_network() -> None:
     np.testing.assert_allclose(out, ours, atol=1e-4 * np.abs(out).max())
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [pytest.param("modelscope_small", marks=pytest.mark.long), pytest.param("pixel_small", marks=pytest.mark.slow)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("variant", ["modelscope_small", "pixel_small"])
 def test_a_run_times_both_sides(variant: str, tmp_path: Path) -> None:
     config = configs.get_config(variant)
     config.unet.update({"mults": (1, 2)} if variant == "pixel_small" else {})
