@@ -26,7 +26,7 @@ VARIANTS = {
     },
     "vizdoom": {
         "net": {**NET, "level_channels": (32, 64), "width": 128}, "action": "continuous",
-        "window": (1, 8), "batch": 16, "steps": 400, "rate": 3e-3, "cpu_devices": 2,
+        "window": (1, 8), "batch": 16, "steps": 2500, "rate": 2e-3, "cpu_devices": 2,
     },
     "coinrun": {
         "net": {**NET, "level_channels": (64, 128), "width": 256}, "action": "discrete",

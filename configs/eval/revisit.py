@@ -9,7 +9,7 @@ the first one stopped. Needs ``pip install -e ".[sim,eval]"``. Another model: ``
 variant  what                                                               hardware and time
 all      9 memories, 64, 200 and 600 frames, 32 paths each, both protocols  2 cores, many hours; not measured yet
 main     4 memories, 200 frames, 32 paths each, both protocols              2 cores, about an hour
-smoke    3 memories, 64 frames, 4 paths                                     2 cores; not timed on idle ones yet
+smoke    3 memories, 64 frames, 4 paths                                     2 cores, 2 minutes
 sweep    the learning of temp_lora, one setting at a time, 200 frames of    2 cores, many hours; not measured yet
          8 paths on the training maps
 """

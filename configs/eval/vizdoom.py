@@ -33,7 +33,7 @@ OF_CLIPS = (
 OF_PATHS = ("src_place_vizdoom", "psnr", "scuts", "sharpness")
 VARIANTS = {
     "bundled": {
-        "frames": {"train": 60_000, "validation": 24_000}, "steps": 400, "windows": 256, "clips": 256, "paths": 48,
+        "frames": {"train": 60_000, "validation": 24_000}, "steps": 2500, "windows": 256, "clips": 256, "paths": 48,
         "recorded": "all",
     },
     "smoke": {
