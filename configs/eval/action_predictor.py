@@ -8,7 +8,7 @@ as ``action_dir``. Data of your own: any variant, with ``data.action`` and ``dat
 
 variant  actions                                    frames  hardware and time
 tiny     2 dimensions, continuous                   16×16   for tests
-vizdoom  turn, forward, strafe; continuous          64×64   2 cores; not timed on idle ones yet
+vizdoom  turn, forward, strafe; continuous          64×64   2 cores, 8 minutes
 coinrun  the 15 ids of Procgen                      64×64   2 cores; not run yet
 
 Metrics are named after the data's source in ``dataset.json``: ``fd_action_vizdoom``, ``action_error_ratio_procgen``.

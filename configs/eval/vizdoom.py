@@ -16,8 +16,8 @@ videos      256 clips, 16 frames after 2 real ones, chunk after chunk      PSNR,
                                                                            ratio, fd_place_vizdoom, fd_action_vizdoom
 
 variant  what                                                       hardware and time
-bundled  the above                                                  2 cores; not timed on idle ones yet
-smoke    32 windows, 32 clips, 4 paths, 20 steps of the predictor   2 cores; not timed on idle ones yet
+bundled  the above                                                  2 cores, 15 minutes
+smoke    32 windows, 32 clips, 4 paths, 20 steps of the predictor   2 cores; not timed yet
 """
 
 from configs import common
