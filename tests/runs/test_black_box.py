@@ -56,7 +56,7 @@ def over(url: str, folder: Path, **changes: object) -> ConfigDict:
     return resolved(config, folder / "adapter")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_adapter_is_trained_over_a_served_base(base: build_avid.Base, url: str, tmp_path: Path) -> None:
     write_coinrun(tmp_path / "coinrun")
     flags = (f"--config.remote.url={url}", "--config.remote.timeout=60.0", "--config.remote.batch=4")

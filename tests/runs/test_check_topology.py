@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 
@@ -57,7 +58,9 @@ def test_simulated_devices_compile_and_run(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install libtpu")
-def test_the_real_tpu_compiler_compiles_a_small_step(tmp_path: Path) -> None:
+def test_the_real_tpu_compiler_compiles_a_small_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jax.devices()  # the CPU's flags have been read then; libtpu ends the process over some that it does not know
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
     found = results(small((("v5e:2x2", 2, 2, 1),), **{"check.effort": -1.0}), tmp_path)
     name = "v5e:2x2 2x2 accumulate 1: "
     assert found[name + "fits"] and 0 < found[name + "total_bytes"] < CHIPS["TPU v5 lite"].memory * 2**30

@@ -162,7 +162,7 @@ def test_asked_to_stop_it_saves_the_chunk_at_hand(
     assert left(workdir) == whole
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_and_started_again_as_a_program(folder: Path) -> None:
     flags = [f"--config.{name}={value}" for name, value in CHANGES.items() if name != "generate.frames"]
     flags += ["--config.generate.frames=40"]
