@@ -36,7 +36,15 @@ def i3d(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, Feat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(9, 40, 56), (10, 224, 224)])  # others: test_feature_nets_packages
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (9, 40, 56),
+        (10, 224, 224),
+        pytest.param((16, 250, 230), marks=pytest.mark.long),  # as many frames: test_feature_nets_packages
+        pytest.param((32, 32, 32), marks=pytest.mark.long),
+    ],
+)
 def test_i3d_takes_clips_of_any_length_and_size(
     i3d: tuple[torch.nn.Module, FeatureNet], shape: tuple[int, int, int]
 ) -> None:

@@ -66,6 +66,7 @@ def test_from_recorded_games_to_the_table(methods: tuple[str, ...], tmp_path: Pa
     table = (tmp_path / "table" / "table.md").read_text()
     assert table.count("\n") == len(methods) + 2 and "AVID" in table
     if "product_of_experts" in methods:
+        assert len(methods) == 11 and "Product of experts" in table
         assert results["weight/product_of_experts"] in coinrun.POE
         assert results["parameters/finetune"] > results["parameters/avid"]
     for name in ("masks.png", "mask_by_step.png", "methods.png"):

@@ -79,7 +79,7 @@ def test_a_fine_tuning_is_checked_without_its_pipeline(tmp_path: Path) -> None:
     name = "cpu:1 1x1 accumulate 1: "
     assert found[name + "fits"]
     # Its rematerialisation recomputes a part of the forward pass.
-    assert 1.0 < found[name + "executed_flops"] / found[name + "model_flops"] < 4 / 3
+    assert 1.02 < found[name + "executed_flops"] / found[name + "model_flops"] < 4 / 3
 
 
 def test_the_bound_is_the_longer_of_computing_and_sending() -> None:
