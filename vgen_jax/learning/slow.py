@@ -221,6 +221,17 @@ def started(state: TrainState, start: Callable[[Params], Params], shardings: Tra
     return dataclasses.replace(state, params=placed, ema=ema)
 
 
+def newest(
+    task: Task, abstract: TrainState, checkpoints: Checkpoints, fresh: Callable[[], TrainState]
+) -> TrainState:
+    """The newest checkpoint's state, ``task.data`` put to its position; ``fresh()`` if there is none."""
+    if checkpoints.latest_step() is None:
+        return fresh()
+    state, position = checkpoints.restore(abstract)
+    task.data.set_state(position)
+    return state
+
+
 def train(
     task: Task,
     config: TrainConfig,
@@ -246,21 +257,18 @@ def train(
     optimizer = make_optimizer(optimizer_config)
     init, abstract, shardings = abstract_state(task, optimizer, mesh, mesh_config, config.seed)
     checkpoints = Checkpoints(workdir / "checkpoints", config.keep)
-    if checkpoints.latest_step() is None:
-        state, start = init(jax.random.key(config.seed)), 0
-        if task.start is not None:
-            state = started(state, task.start, shardings, mesh)
-    else:
-        state, position = checkpoints.restore(abstract)
-        task.data.set_state(position)
-        start = int(state.step)
+
+    def fresh() -> TrainState:
+        state = init(jax.random.key(config.seed))
+        return state if task.start is None else started(state, task.start, shardings, mesh)
+
+    state = newest(task, abstract, checkpoints, fresh)
+    start = int(state.step)
     update = CompiledUpdate(make_update(optimizer, config), shardings, mesh)
     objective = jax.device_put(task.objective, sh.replicated(mesh))
     writer, stop = MetricWriter(workdir, resume_step=start), StopSignal()
-    recorder, profiler = (
-        Recorder(config, writer, checkpoints, report, start),
-        Profiler(config.profile_start, config.profile_steps, workdir / "profile"),
-    )
+    recorder = Recorder(config, writer, checkpoints, report, start)
+    profiler = Profiler(config.profile_start, config.profile_steps, workdir / "profile")
     try:
         for step in range(start + 1, config.steps + 1):
             profiler.before(step)
