@@ -126,7 +126,7 @@ def test_when_one_is_killed_all_end_and_others_go_on(
     assert trainings.position(name) == {"batch": STEPS}
 
 
-@pytest.mark.slow
+@pytest.mark.long  # one process alone: test_preemption
 def test_when_one_is_asked_to_stop_all_save_and_end(trainings: Trainings, single: list[float]) -> None:
     launcher = trainings.start("stopped", 2, ENDLESS)
     trainings.after(EVERY + 1, "stopped", launcher)

@@ -38,7 +38,9 @@ def i3d(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, Feat
 
 @pytest.mark.slow
 @needs("cdfvd")
-@pytest.mark.parametrize("shape", [(9, 64, 64), (10, 224, 224), (16, 96, 120), (32, 40, 56)])
+@pytest.mark.parametrize(
+    "shape", [(9, 64, 64), (10, 224, 224), (16, 96, 120), pytest.param((32, 40, 56), marks=pytest.mark.long)]
+)
 def test_i3d_is_that_of_cd_fvd(i3d: tuple[torch.nn.Module, FeatureNet], shape: tuple[int, int, int]) -> None:
     model, net = i3d
     x = frames(1, *shape, 3)

@@ -57,6 +57,11 @@ CASES = {
 QUICK = "one level, no text"
 
 
+def mark(name: str) -> pytest.MarkDecorator:
+    """Four levels take several times as long as two."""
+    return pytest.mark.long if len(CASES[name].down) > 2 else pytest.mark.slow
+
+
 def original(case: Case) -> UNet3DConditionModel:
     return originals.unet(case.down, case.up, **{"cross_attention_dim": TEXT, **case.fields})
 
@@ -81,7 +86,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[UNet3DConditionMode
     return model, folder
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in CASES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=mark(name)) for name in CASES])
 def test_parity_in_both_directions(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     model = original(case)

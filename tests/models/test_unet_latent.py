@@ -109,7 +109,7 @@ def test_bfloat16_computes_from_and_to_float32() -> None:
     assert products and all("bf16[" in line.split("=")[0] for line in products)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_the_backward_pass_recomputes_changes_nothing() -> None:
     given = arguments(frames=2, size=2)
     base = dataclasses.replace(TINY, block_channels=(8,), attention_levels=(False,), parent=None)

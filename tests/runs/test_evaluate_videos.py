@@ -241,7 +241,7 @@ def test_batches_and_devices_change_nothing(
     check_equal(tmp_path / "out", one)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_print_what_one_does(many: dict[str, Path], one: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))

@@ -35,7 +35,7 @@ def test_what_a_player_notices() -> None:
     assert "| 10 | 250 | 400 | 16.0 | 2.00 |" in table
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_bundled_world(tmp_path: Path) -> None:
     config = configs.get_config("cpu")
     config.update({"steps": (1, 2), "benchmark": {"chunks": 2}})

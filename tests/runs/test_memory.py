@@ -194,7 +194,7 @@ def test_every_layer_of_the_real_network_can_be_adapted(remat: str) -> None:
     assert jax.tree.map(lambda x: x.shape, merged) == jax.tree.map(lambda x: x.shape, params)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_fresh_adapter_changes_nothing_in_the_real_network(rng: Array) -> None:
     networks, batch = build.denoiser(tiny.slow_config()), tiny.latent_batch(b=1)
     params = tiny.random_params(networks.init)

@@ -221,9 +221,7 @@ def started(state: TrainState, start: Callable[[Params], Params], shardings: Tra
     return dataclasses.replace(state, params=placed, ema=ema)
 
 
-def newest(
-    task: Task, abstract: TrainState, checkpoints: Checkpoints, fresh: Callable[[], TrainState]
-) -> TrainState:
+def newest(task: Task, abstract: TrainState, checkpoints: Checkpoints, fresh: Callable[[], TrainState]) -> TrainState:
     """The newest checkpoint's state, ``task.data`` put to its position; ``fresh()`` if there is none."""
     if checkpoints.latest_step() is None:
         return fresh()
