@@ -92,12 +92,21 @@ def test_the_bound_is_the_longer_of_computing_and_sending() -> None:
     assert "| 6 | 50% |" in line and "| yes |" in line
 
 
-def test_what_does_not_fit_says_by_how_much() -> None:
-    message = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.33G of 15.75G hbm. Exceeded by 4.58G."
-    problem = check_topology.exhausted(message)
+@pytest.mark.parametrize(
+    "complaint",
+    [
+        "in memory space hbm. Used 20.33G of 15.75G hbm. Exceeded by 4.58G.",
+        "on HBM, the total memory required for HLO temporaries (20.33G) exceeds available HBM (15.75G).",
+    ],
+)
+def test_what_does_not_fit_says_by_how_much(complaint: str) -> None:
+    problem = check_topology.exhausted(f"RESOURCE_EXHAUSTED: Ran out of memory {complaint}")
     assert problem == "needs 20.33G of 15.75G"
     line = check_topology.table_line(Row("v5e:8x8", 64, 1, 2), Found(problem=problem), CHIPS["TPU v5 lite"])
     assert "**no**: needs 20.33G of 15.75G" in line and "0.00" not in line
+    assert (
+        check_topology.exhausted("RESOURCE_EXHAUSTED: Too much\nat 0x1") == "does not fit: RESOURCE_EXHAUSTED: Too much"
+    )
 
 
 @pytest.mark.parametrize(

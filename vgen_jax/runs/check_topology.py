@@ -248,9 +248,12 @@ def compiled(traced: Any, mesh: Mesh, effort: float, flops: Found) -> Found:
 
 
 def exhausted(message: str) -> str:
-    """The compiler's complaint, shortened to what it needs and what there is."""
-    numbers = re.search(r"Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm", message)
-    return f"needs {numbers[1]} of {numbers[2]}" if numbers else "does not fit (the compiler gives no number)"
+    """The compiler's complaint, shortened to what it needs and what there is, where it says so."""
+    number = r"([\d.]+[KMGT]?)"
+    numbers = re.search(rf"Used {number} of {number} hbm", message) or re.search(
+        rf"\({number}\) exceeds available HBM \({number}\)", message
+    )
+    return f"needs {numbers[1]} of {numbers[2]}" if numbers else f"does not fit: {message.splitlines()[0]:.200}"
 
 
 def named(found: Found, chip: Chip | None) -> dict[str, Any]:
