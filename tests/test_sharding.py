@@ -136,7 +136,7 @@ def test_the_mesh_does_not_change_the_loss(trained: Callable, data: int, fsdp: i
         assert {shard.data.size for shard in kernel.addressable_shards} == {kernel.size // fsdp}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_do_not_change_the_loss(trained: Callable, tmp_path: Path) -> None:
     """Four devices each, parameters split over all eight."""
     tiny.write_dataset(tmp_path / "data")

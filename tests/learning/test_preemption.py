@@ -123,7 +123,7 @@ def test_asked_to_stop(autoencoders: Trainings) -> None:
     assert_same(autoencoders, "stopped")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_while_saving(autoencoders: Trainings) -> None:
     for _ in range(5):
         shutil.rmtree(autoencoders.folder / "saving", ignore_errors=True)
