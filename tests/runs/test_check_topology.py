@@ -56,7 +56,7 @@ def test_simulated_devices_compile_and_run(tmp_path: Path) -> None:
     assert len(lines) == 5 and "does not divide" in lines[-1]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install libtpu")
 def test_the_real_tpu_compiler_compiles_a_small_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jax.devices()  # the CPU's flags have been read then; libtpu ends the process over some that it does not know
