@@ -2,10 +2,12 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tests import rlds
 from vgen_jax.data.check import check_data
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.schema import TextSpan
@@ -32,39 +34,16 @@ def step(episode: int, t: int) -> dict:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    import tensorflow as tf
-    import tensorflow_datasets as tfds
-
-    features = tfds.features.FeaturesDict(
-        {
-            "steps": tfds.features.Dataset(
-                {
-                    "observation": {"image": tfds.features.Image(shape=(24, 32, 3)), "words": tfds.features.Text()},
-                    "action": {"move": tfds.features.Tensor(shape=(2,), dtype=tf.float32), "grip": tf.float32},
-                    "is_first": tf.bool,
-                    "is_last": tf.bool,
-                }
-            )
+    def features(tf: Any, of: Any) -> dict:
+        return {
+            "observation": {"image": of.Image(shape=(24, 32, 3)), "words": of.Text()},
+            "action": {"move": of.Tensor(shape=(2,), dtype=tf.float32), "grip": tf.float32},
+            "is_first": tf.bool,
+            "is_last": tf.bool,
         }
-    )
 
-    class Tiny(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
-        pkg_dir_path = Path(__file__).parent
-
-        def _info(self) -> object:
-            return self.dataset_info_from_configs(features=features)
-
-        def _split_generators(self, manager: object) -> dict:
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self, *args: object) -> object:
-            for number, length in enumerate(LENGTHS):
-                yield str(number), {"steps": [step(number, t) for t in range(length)]}
-
-    builder = Tiny(data_dir=str(tmp_path_factory.mktemp("tfds")))
-    builder.download_and_prepare()
-    return str(builder.data_path)
+    episodes = [[step(number, t) for t in range(length)] for number, length in enumerate(LENGTHS)]
+    return rlds.write(tmp_path_factory.mktemp("tfds"), features, episodes)
 
 
 def config(folder: str, **changes: object) -> RldsConfig:

@@ -128,11 +128,11 @@ def _source(folder: str, windows: sources.WindowsConfig, target: Path, at: Setti
     data = sources.recorded(folder, windows)
     sources.write_recorded(data, target)
     space = data.source.info.action_spaces[windows.action]
-    token_NL = _tokens(data, at.token_length) if at.token_length else None
+    token_NL = tokens_of(data, at.token_length) if at.token_length else None
     return avid_clips.Source(target, windows.past, space, at.generate.seed, at.codec, token_NL)
 
 
-def _tokens(data: sources.Recorded, length: int) -> np.ndarray:
+def tokens_of(data: sources.Recorded, length: int) -> np.ndarray:
     """The texts of the windows, as trainings read them, int32 (N, length)."""
     texts = [
         future_texts(data.source.head(window.episode).texts, window.boundary, data.config.frames)
