@@ -29,7 +29,6 @@ SCHEDULE = {
     "kind": "scaled_linear", "steps": 1000, "start": 0.00085, "end": 0.012, "zero_terminal_snr": True,
     "set_alpha_to_one": True,
 }  # fmt: skip
-WORLD = {"schedule": SCHEDULE, "kind": "v", "actions": "continuous", "past": PAST}
 PROMPT = "Robot arm performs the task "  # and then the task; AVID §9.5
 NO_TEXT = {"width": 0, "layers": 0, "heads": 0, "max_length": 0, "prompt": ""}
 METRICS = ("psnr", "ssim", "sharpness", "action_error_ratio_rt1", "fd_action_rt1")
@@ -53,7 +52,7 @@ THREE = (True, True, True)
 PAPER = {
     "size": rt1.SIZE, "source": "rt1", "chunk": 1, "shard": 200,
     "splits": {"train": {"first": 0, "episodes": 82_851}, "test": {"first": 82_851, "episodes": 4361}},
-    "autoencoder": None, "base": None, "encode_batch": 16,
+    "schedule": {**SCHEDULE, "kind": "dynamicrafter"}, "autoencoder": None, "base": None, "encode_batch": 16,
     "predictor": {
         "level_channels": (128, 256, 512, 512), "blocks_per_level": 2, "width": 512, "mixers": 2, "norm_groups": 32,
         "dtype": "float32",
@@ -72,7 +71,7 @@ SMALLEST = {
 TINY_TEXT = {"width": 8, "layers": 1, "heads": 2, "max_length": 64, "prompt": PROMPT}
 VARIANTS["tiny"] = {
     **PAPER,
-    "size": (16, 16), "shard": 4,
+    "size": (16, 16), "shard": 4, "schedule": SCHEDULE,
     "splits": {"train": {"first": 0, "episodes": 6}, "test": {"first": 6, "episodes": 2}},
     "autoencoder": {
         "block_channels": (8, 8), "layers_per_block": 1, "latent_channels": 4, "norm_groups": 4, "patch": 2,
@@ -112,9 +111,10 @@ def autoencoder_stage(v):
 def method(v, form, unet, steps=None, mask=False, conditioned=False, drop=0.0, start="", rate=None, tokens=0):
     """The training of one method on latents; an adapter's base is an export, or where there is none a service."""
     objective = {"kind": "adapter", "loss": {"weight": "none", "drop_action": drop}}
+    world = {"schedule": v["schedule"], "kind": "v", "actions": "continuous", "past": PAST}
     action = "none" if unet["actions"] == "none" else "continuous"
     stage = coinrun.training(
-        v, objective, "@latents", steps or v["steps"], rate or v["rate"], action, world=WORLD, window=(PAST, FUTURE),
+        v, objective, "@latents", steps or v["steps"], rate or v["rate"], action, world=world, window=(PAST, FUTURE),
         tokens=tokens,
     )  # fmt: skip
     stage["method"] = {"form": form, "unet": unet, "mask": mask, "conditioned": conditioned}
