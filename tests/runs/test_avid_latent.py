@@ -19,15 +19,18 @@ from tests import rlds, tiny
 from vgen_jax import build, build_avid, runs
 from vgen_jax import sharding as sh
 from vgen_jax.avid_nets import WorldConfig
-from vgen_jax.checkpoint import digest, export
+from vgen_jax.checkpoint import digest, export, load_export
+from vgen_jax.compose.asked import sample_asked
+from vgen_jax.compose.dynamicrafter import image_to_video
 from vgen_jax.data.records import EpisodeSource, read_info, write_text
 from vgen_jax.data.text import encode_text
+from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.diffusion.schedules import Schedule
-from vgen_jax.runs import avid_clips, avid_table, pipeline
+from vgen_jax.runs import avid_clips, avid_table, black_box, pipeline, train
 from vgen_jax.runs import clip_sources as sources
 from vgen_jax.runs.avid import world_config
 from vgen_jax.runs.folder import resolved
-from vgen_jax.types import VgenError
+from vgen_jax.types import Condition, VgenError
 
 METRICS = ("psnr", "ssim", "action_error_ratio_test", "fd_action_test")
 LENGTH = 17
@@ -89,7 +92,7 @@ def clips(folder: Path, method: str, split: str) -> list[tuple[np.ndarray, np.nd
     source = avid_clips.Source(folder / "real", rt1.PAST, space, 0, codec)
     chosen = avid_clips.EntryConfig(method, "method", str(folder / method / "export"), ())
     entry, _ = avid_clips.load_entry(chosen, base, source.video(0).shape[1:])
-    sampler = build.section(avid_clips.Sampler, rt1.VARIANTS["tiny"]["sampler"], "sampler")
+    sampler = build.section(Sampler, rt1.VARIANTS["tiny"]["sampler"], "sampler")
     settings = avid_clips.GenerateConfig(batch_size=2, seed=0)
     made = avid_clips.write_clips(entry, 0.0, source, sampler, base.world.schedule, settings, folder / "made")
     frames = lambda path: np.load(path)["frames"]  # noqa: E731
@@ -150,6 +153,40 @@ def autoencoder(folder: Path) -> Path:
     params = tiny.random_params(lambda rng: network.init(rng, np.zeros((1, 4, 4, 3), np.float32))["params"])
     export(folder, params, {"autoencoder": dataclasses.asdict(config), "scale": 1.0})
     return folder
+
+
+@pytest.mark.long
+def test_an_adapter_is_trained_over_an_image_to_video_network(tmp_path: Path) -> None:
+    """As ``docs/avid.md`` has it for the paper's sizes; the latents are those of the run ``encode``."""
+    tiny.write_dataset(tmp_path / "data")
+    autoencoder(tmp_path / "autoencoder" / "export")
+    runs.start(resolved(rt1.get_config("tiny.latents"), tmp_path / "latents"), tmp_path / "latents")
+    config = rt1.get_config("tiny.avid").unlock()
+    del config.base_dir, config.start_dir
+    schedule = build.section(Schedule, config.world.schedule, "schedule")
+    asked: list[np.ndarray] = []
+
+    def network(clip: np.ndarray, t_B: np.ndarray, condition: Condition) -> np.ndarray:
+        asked.append(clip)
+        assert condition.action_BTA is None and clip.shape[1:] == (16, 4, 4, 4)
+        return 0.5 * clip
+
+    ask = image_to_video(network, schedule)
+    train.train_over(ask, config.lock(), tmp_path / "avid")
+    stored = EpisodeSource(str(tmp_path / "latents"), "train")
+    first = [stored.episode(n).frames_THWC[0].astype(np.float32) for n in range(8)]
+    assert all(any(np.array_equal(clip[0], frame) for frame in first) for clip in asked[0])
+    _, world = black_box.load_adapted(tmp_path / "avid" / "export", ask)
+    assert world.autoencoder == digest(tmp_path / "autoencoder" / "export")
+    past = np.zeros((1, 1, 4, 4, 4), np.float32)
+    condition = Condition(action_BTA=np.ones((1, 15, 2)), action_valid_BT=np.ones((1, 15), bool), past_BTHWC=past)
+    noise = jax.random.normal(jax.random.key(0), (1, 15, 4, 4, 4))
+    settings = build.section(build_avid.MethodConfig, config.method.to_dict(), "method")
+    params, _ = load_export(tmp_path / "avid" / "export")
+    around = lambda base: build_avid.avid_adapter(settings, world, base).predictor(params)  # noqa: E731
+    keys = jax.random.split(jax.random.key(1), 1)
+    made = sample_asked(around, ask, "v", schedule, Sampler("ddim", 2), noise, condition, keys)
+    assert made.shape == noise.shape and np.isfinite(made).all()
 
 
 def test_clips_of_latents_are_encoded_and_decoded(tmp_path: Path) -> None:
