@@ -20,11 +20,11 @@ from vgen_jax.compose.avid import avid, with_mask
 from vgen_jax.compose.mixing import action_guidance, product_of_experts
 from vgen_jax.data.text import encode_text
 from vgen_jax.diffusion.prediction import KINDS
-from vgen_jax.diffusion.samplers import Sampler, sample
+from vgen_jax.diffusion.samplers import Sampler, walk
 from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.learning.slow import TrainConfig, make_update
 from vgen_jax.learning.state import OptimizerConfig, init_state, make_optimizer
-from vgen_jax.nn.embeddings import ActionFeatures
+from vgen_jax.nn.embeddings import ActionEmbedding, ActionFeatures
 from vgen_jax.objectives.adapter import AdapterLoss, adapter
 from vgen_jax.runs.avid import to_model
 from vgen_jax.slow_model import UNetConfig
@@ -159,31 +159,47 @@ def test_training_moves_what_it_should_and_never_the_base(name: str, base: Base)
     assert base.params["unet"]["conv_in"]["kernel"].shape not in shapes
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_samples(kind: str) -> None:
-    """The sampler's steps over AVID; eps needs some signal at the end."""
-    schedule = dataclasses.replace(SCHEDULE, zero_terminal_snr=kind != "eps")
-    world = dataclasses.replace(WORLD, kind=kind, schedule=schedule)
-    method = build_avid.avid_adapter(METHODS["avid"], world, lambda *a: Prediction(half(*a).value, kind))
-    predictor = method.predictor(tiny.random_params(method.init))
+def test_every_kind_samples() -> None:
+    """The sampler's steps over AVID, one compiled adapter for all; eps needs some signal at the end."""
+    method, params = begun("avid", half)
     x, _, condition = call()
-    keys = jax.random.split(jax.random.key(0), 2)
-    made = tiny.jit(lambda x: sample(predictor, schedule, Sampler("ddim", 2), x, condition, keys))(x)
-    assert made.shape == x.shape and np.isfinite(made).all() and made.std() > 0
+
+    @tiny.jit
+    def adapted(x_t: Array, base_value: Array, t_B: Array, given: Condition) -> Any:
+        return method.parts.func(lambda *a: Prediction(base_value, "v"), params, x_t, t_B, given).adapted
+
+    found = {}
+    for kind in KINDS:
+        schedule = dataclasses.replace(SCHEDULE, zero_terminal_snr=kind != "eps")
+        dataclasses.replace(WORLD, kind=kind, schedule=schedule)  # is no world that is refused
+        predictor = avid(lambda *a, kind=kind: Prediction(half(*a).value, kind), adapted)
+        way = walk(Sampler("ddim", 2), schedule)
+        carry, rows = way.start(x), way.rows()
+        for n in range(2):
+            row = {name: column[n] for name, column in rows.items()}
+            carry = way.step(predictor, condition, jax.random.split(jax.random.key(0), 2), carry, row)
+        found[kind] = np.asarray(carry[0])
+        assert found[kind].shape == x.shape and np.isfinite(found[kind]).all()
+    assert len({made.std() for made in found.values()}) == 3, "each is read as what it is"
 
 
-def test_fine_tuning_by_actions_begins_as_the_base(base: Base) -> None:
-    """Actions that are added say nothing at first."""
+def test_fine_tuning_by_actions_begins_with_the_base_and_silent_actions(base: Base) -> None:
     method = build_avid.method(BY_ACTIONS, WORLD, None, base)
-    fresh = tiny.random_params(method.init)
-    last = jax.tree.map(jnp.zeros_like, fresh["unet"]["action_embedding"]["linear_2"])
-    began = jax.eval_shape(method.init, jax.random.key(0))["unet"]["action_embedding"]["linear_2"]
-    assert jax.tree.map(jnp.shape, last) == jax.tree.map(lambda s: s.shape, began)
-    embedding = {**fresh["unet"]["action_embedding"], "linear_2": last}
-    params = method.start({**fresh, "unet": {**fresh["unet"], "action_embedding": embedding}})
+    params = method.start(tiny.random_params(method.init))
     assert set(params["unet"]) == {*base.params["unet"], "action_embedding"}
     shared = {name: params["unet"][name] for name in base.params["unet"]}
     jax.tree.map(np.testing.assert_array_equal, {**params, "unet": shared}, base.params)
+    embedding = ActionEmbedding(32)  # what is added to the embedding of the step
+    fresh = embedding.init(jax.random.key(0), np.ones((1, 2, 3)), np.ones((1, 2), bool))
+    shapes = jax.tree.map(jnp.shape, params["unet"]["action_embedding"])
+    assert jax.tree.map(jnp.shape, fresh["params"]) == shapes
+    assert not np.asarray(embedding.apply(fresh, np.ones((1, 2, 3)), np.ones((1, 2), bool))).any()
+
+
+@pytest.mark.long
+def test_fine_tuning_by_actions_begins_as_the_base(base: Base) -> None:
+    method = build_avid.method(BY_ACTIONS, WORLD, None, base)
+    params = method.start(tiny.jit(method.init)(jax.random.key(0)))
     x, t_B, condition = call()
     ours, plain = tiny.jit(lambda p, b: (method.predict(p, x, t_B, condition), b(x, t_B, condition)))(
         params, build_avid.base_predictor(base)
@@ -218,22 +234,24 @@ def test_fine_tuning_by_language_reads_the_text_and_changes_the_network(base: Ba
 
 def test_without_a_text_an_empty_one_is_read_without_the_prompt() -> None:
     encoder, read = avid_nets.reader(TEXT, "float32")
-    params = tiny.random_params(lambda rng: encoder.init(rng, np.ones((1, 1), np.int32))["params"])
     token_BL = np.stack([encode_text("pick", 8)] * 2)
-    (empty, end), (told, mask) = (
-        read(params, condition, 2) for condition in (Condition(), Condition(token_BL=token_BL))
-    )
-    wanted, _ = encoder.apply({"params": params}, encode_text("", 1)[None])
-    np.testing.assert_allclose(empty, np.tile(wanted, (2, 1, 1)), rtol=1e-5, atol=1e-6)
-    assert end.all() and empty.shape == (2, 1, 8)
-    whole, _ = encoder.apply({"params": params}, encode_text("the task pick", 17)[None])
-    np.testing.assert_allclose(told[:1], whole, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(mask.sum(1), len("the task pick") + 1)
+    tokens = encode_text("", 1)[None], encode_text("the task pick", 17)[None]
+
+    @tiny.jit
+    def both(params: Any) -> tuple[Any, Any]:
+        said = [read(params, condition, 2) for condition in (Condition(), Condition(token_BL=token_BL))]
+        return said, [encoder.apply({"params": params}, token) for token in tokens]
+
+    said, wanted = both(tiny.random_params(lambda rng: encoder.init(rng, np.ones((1, 1), np.int32))["params"]))
+    for (text, mask), (whole, real) in zip(said, wanted, strict=True):
+        np.testing.assert_allclose(text, np.tile(whole, (2, 1, 1)), rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(mask, np.tile(real, (2, 1)))
     given = np.ones((2, 3, 8))
-    assert read(params, Condition(text_BLD=given, token_BL=token_BL), 2)[0] is given
+    assert read({}, Condition(text_BLD=given, token_BL=token_BL), 2)[0] is given
     assert avid_nets.reader(NO_TEXT, "float32")[1]({}, Condition(token_BL=token_BL), 2) == (None, None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mix", [product_of_experts, action_guidance])
 def test_mixtures_take_latent_methods(mix: Any) -> None:
     own = avid_nets.net(ADAPTER, WORLD)
