@@ -1,9 +1,10 @@
 """AVID's models from their configuration: base models, adapters and every baseline, as Predictors with parameters.
 
-A *world* says what all of them share: the noise schedule, what is predicted, the actions, how many clean frames open a
-clip. A *method* is what is trained in it: a video diffusion model of its own (``diffusion``: the base, the
-action-conditioned baseline, full fine-tuning), AVID's adapter (``avid``) or a ControlNet (``controlnet``). Whatever is
-frozen is an argument of the compiled programs and never part of a method's parameters.
+A *world* says what all of them share: frames or latents, the noise schedule, what is predicted, the actions, how many
+clean frames open a clip (``avid_nets``, which has the networks too). A *method* is what is trained in it: a video
+diffusion model of its own (``diffusion``: the base, the action-conditioned baseline, full fine-tuning, by actions or by
+language), AVID's adapter (``avid``) or a ControlNet (``controlnet``, in worlds of frames). Whatever is frozen is an
+argument of the compiled programs and never part of a method's parameters.
 """
 
 import dataclasses
@@ -15,61 +16,32 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from vgen_jax.build import dtype_of
+from vgen_jax.avid_nets import (
+    CHANNELS,
+    LatentConfig,
+    PixelConfig,
+    WorldConfig,
+    actions_of,
+    example,
+    may_begin_with,
+    net,
+    network_fields,
+    pixel_output,
+    pixel_unet,
+)
 from vgen_jax.checkpoint import check_matches, digest, load_export
 from vgen_jax.compose.avid import Parts, parts
 from vgen_jax.compose.control import controlled
-from vgen_jax.diffusion.prediction import check_kind
-from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.models.action_classifier import ActionClassifier
 from vgen_jax.models.adapter import Adapted, AdapterHead
 from vgen_jax.models.controlnet import ControlNet
-from vgen_jax.models.unet_pixel import ActionKind, PixelUNet, with_past
+from vgen_jax.models.unet_pixel import with_past
 from vgen_jax.objectives.noisy_actions import log_probability_B
 from vgen_jax.sections import section
-from vgen_jax.types import Array, Condition, Key, Params, Prediction, PredictionKind, Predictor, VgenError
+from vgen_jax.types import Array, Condition, Key, Params, Prediction, Predictor, VgenError
 
-CHANNELS = 3  # of a frame
 Form = Literal["diffusion", "avid", "controlnet"]
 FORMS: tuple[Form, ...] = ("diffusion", "avid", "controlnet")
-
-
-@dataclasses.dataclass(frozen=True)
-class PixelConfig:
-    """The shape of a pixel UNet, or of its way down; see ``models.unet_pixel.PixelUNet``."""
-
-    dim: int
-    mults: tuple[int, ...]
-    heads: int
-    head_dim: int
-    patch: int
-    remat: str
-    dtype: str
-
-
-@dataclasses.dataclass(frozen=True)
-class WorldConfig:
-    """What the models of one experiment share.
-
-    Attributes:
-        kind: what is predicted.
-        actions: the action space, ``discrete`` or ``continuous``.
-        action_dim: its width.
-        past: clean frames that open a clip.
-    """
-
-    schedule: Schedule
-    kind: PredictionKind
-    actions: ActionKind
-    action_dim: int
-    past: int
-
-    def __post_init__(self) -> None:
-        check_kind(self.kind)
-        if self.actions not in ("discrete", "continuous"):
-            raise VgenError(f"world.actions '{self.actions}' is unknown: use discrete or continuous")
-        if self.past < 1:
-            raise VgenError(f"world.past is {self.past}: use 1 frame or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +56,7 @@ class MethodConfig:
     """
 
     form: Form
-    unet: PixelConfig
+    unet: PixelConfig | LatentConfig
     mask: bool
     conditioned: bool
 
@@ -134,62 +106,21 @@ def _applied(predict: Partial, params: Params, x: Array, t_B: Array, condition: 
     return predict(params, x, t_B, condition)
 
 
-def network_fields(config: PixelConfig) -> dict[str, Any]:
-    """The fields that a network takes from its configuration."""
-    return {**dataclasses.asdict(config), "dtype": dtype_of(config.dtype)}
-
-
-def actions_of(condition: Condition, x_BTHWC: Array, width: int) -> tuple[Array, Array]:
-    """The condition's actions and where they are known; without any, the null action everywhere."""
-    shape = x_BTHWC.shape[:2]
-    if condition.action_BTA is None:
-        return jnp.zeros((*shape, width)), jnp.zeros(shape, bool)
-    known = condition.action_valid_BT
-    return condition.action_BTA, jnp.ones(shape, bool) if known is None else known
-
-
-def pixel_unet(config: PixelConfig, world: WorldConfig, mask: bool = False) -> PixelUNet:
-    """The network, with a channel more for a mask."""
-    return PixelUNet(CHANNELS + mask, actions=world.actions, **network_fields(config))
-
-
-def example(config: PixelConfig, world: WorldConfig, shown: int) -> tuple[Array, ...]:
-    """Inputs of the smallest shape, ``shown`` frames side by side on the channels."""
-    side = config.patch * 2 ** len(config.mults)
-    x = jnp.zeros((1, 2, side, side, CHANNELS * shown))
-    return x, jnp.zeros((1,), jnp.int32), jnp.zeros((1, 2, world.action_dim)), jnp.ones((1, 2), bool)
-
-
 def diffusion(config: MethodConfig, world: WorldConfig, start: Base | None = None) -> Method:
-    """A diffusion model of its own; ``start`` gives it another one's parameters (full fine-tuning)."""
-    network = pixel_unet(config.unet, world)
+    """A diffusion model of its own; ``start`` gives it another one's parameters (full fine-tuning).
 
-    def init(rng: Key) -> Params:
-        return network.init(rng, *example(config.unet, world, world.past + 1))["params"]
+    What the other one lacks, the actions of a latent network, begins fresh.
+    """
+    network = net(config.unet, world)
 
     def predict(params: Params, x: Array, t_B: Array, condition: Condition) -> Prediction:
-        value: Any = _seen(network, world, params, x, t_B, condition)
-        return Prediction(value, world.kind)
+        return Prediction(network.apply(params, x, None, t_B, condition), world.kind)
 
     if start is None:
-        return Method(init, Partial(predict))
-    if start.config != config:
-        raise VgenError("method.unet differs from that of start_dir: fine-tuning trains the same network")
-    return Method(init, Partial(predict), lambda params: start.params)
-
-
-def _seen(
-    network: PixelUNet,
-    world: WorldConfig,
-    params: Params,
-    x: Array,
-    t_B: Array,
-    condition: Condition,
-    control: tuple[Array, ...] = (),
-) -> Any:
-    """A network's output beside the past frames."""
-    action, known = actions_of(condition, x, world.action_dim)
-    return network.apply({"params": params}, with_past(x, condition.past_BTHWC), t_B, action, known, control)
+        return Method(network.init, Partial(predict))
+    if start.world != world or not may_begin_with(config.unet, start.config.unet):
+        raise VgenError("method.unet or world differs from that of start_dir: fine-tuning trains the same network")
+    return Method(network.init, Partial(predict), lambda params: overlaid(params, start.params))
 
 
 def base_predictor(base: Base) -> Predictor:
@@ -199,20 +130,15 @@ def base_predictor(base: Base) -> Predictor:
 
 def avid_adapter(config: MethodConfig, world: WorldConfig, base: Predictor) -> Method:
     """AVID's adapter over any base, a black box included."""
-    network, head = pixel_unet(config.unet, world, config.mask), AdapterHead(config.mask)
-    shown = world.past + 1 + config.conditioned
+    network, head = net(config.unet, world, config.mask, config.conditioned), AdapterHead(config.mask)
 
     def init(rng: Key) -> Params:
         k_network, k_head = jax.random.split(rng)
-        x, t_B, *actions = example(config.unet, world, shown)
-        out = jnp.zeros((*x.shape[:-1], CHANNELS + config.mask))
-        return {
-            "network": network.init(k_network, x, t_B, *actions)["params"], "head": head.init(k_head, out)["params"]
-        }  # fmt: skip
+        out = jnp.zeros((1, 1, 1, 1, network.outputs))
+        return {"network": network.init(k_network), "head": head.init(k_head, out)["params"]}
 
     def adapt(params: Params, x: Array, base_BTHWC: Array | None, t_B: Array, condition: Condition) -> Adapted:
-        seen = x if base_BTHWC is None else jnp.concatenate([x, base_BTHWC], axis=-1)
-        out: Any = _seen(network, world, params["network"], seen, t_B, condition)
+        out = network.apply(params["network"], x, base_BTHWC, t_B, condition)
         mixed: Any = head.apply({"params": params["head"]}, out)
         return mixed
 
@@ -227,19 +153,20 @@ def avid_adapter(config: MethodConfig, world: WorldConfig, base: Predictor) -> M
 
 def controlnet(config: MethodConfig, world: WorldConfig, base: Base) -> Method:
     """ControlNet, which begins as a copy of the base's way down; one of another width begins afresh."""
-    small = config.unet.dim != base.config.unet.dim
-    fields = network_fields(config.unet)
-    if (config.unet.mults, config.unet.patch) != (base.config.unet.mults, base.config.unet.patch):
+    unet, frozen_unet = pixel_config(config), pixel_config(base.config)
+    small = unet.dim != frozen_unet.dim
+    if (unet.mults, unet.patch) != (frozen_unet.mults, frozen_unet.patch):
         raise VgenError("method.unet.mults and method.unet.patch must be the base's: its skips take the control")
-    network = ControlNet(**fields, actions=world.actions, project_to=base.config.unet.dim if small else 0)
-    frozen = pixel_unet(base.config.unet, world)
+    width = frozen_unet.dim if small else 0
+    network = ControlNet(**network_fields(unet), actions=world.actions, project_to=width)
+    frozen = pixel_unet(frozen_unet, world)
 
     def init(rng: Key) -> Params:
-        return network.init(rng, *example(config.unet, world, world.past + 1))["params"]
+        return network.init(rng, *example(unet, world, world.past + 1))["params"]
 
     def predict(base_params: Params, params: Params, x: Array, t_B: Array, condition: Condition) -> Prediction:
         def steered(x_t_BTHWC: Array, t_B: Array, condition: Condition, control: tuple[Array, ...]) -> Prediction:
-            return Prediction(_seen(frozen, world, base_params, x_t_BTHWC, t_B, condition, control), world.kind)
+            return Prediction(pixel_output(frozen, world, base_params, x_t_BTHWC, t_B, condition, control), world.kind)
 
         def control(x_t_BTHWC: Array, t_B: Array, condition: Condition) -> Any:
             action, known = actions_of(condition, x_t_BTHWC, world.action_dim)
@@ -253,10 +180,24 @@ def controlnet(config: MethodConfig, world: WorldConfig, base: Base) -> Method:
     return Method(init, Partial(predict, base.params), None if small else start)
 
 
+def pixel_config(config: MethodConfig) -> PixelConfig:
+    """The network of a method in a world of frames.
+
+    Raises:
+        VgenError: for a latent one.
+    """
+    if not isinstance(config.unet, PixelConfig):
+        raise VgenError(
+            "method.unet is a latent one: ControlNet is there for worlds of frames, use the form 'avid' or 'diffusion'"
+        )
+    return config.unet
+
+
 def controlnet_shape(config: MethodConfig, world: WorldConfig, project_to: int) -> Params:
     """The shapes of a ControlNet's parameters."""
-    network = ControlNet(**network_fields(config.unet), actions=world.actions, project_to=project_to)
-    found = jax.eval_shape(network.init, jax.random.key(0), *example(config.unet, world, world.past + 1))
+    unet = pixel_config(config)
+    network = ControlNet(**network_fields(unet), actions=world.actions, project_to=project_to)
+    found = jax.eval_shape(network.init, jax.random.key(0), *example(unet, world, world.past + 1))
     return found["params"]
 
 
@@ -264,7 +205,7 @@ def overlaid(params: Params, other: Params) -> Params:
     """``params`` with those of ``other`` in the place of those of the same name."""
     merged = dict(params)
     for name, value in other.items():
-        merged[name] = overlaid(merged[name], value) if isinstance(value, Mapping) else value
+        merged[name] = overlaid(merged.get(name, {}), value) if isinstance(value, Mapping) else value
     return merged
 
 
@@ -345,4 +286,9 @@ def _load(folder: Path, name: str, cls: Any) -> tuple[Params, Any, WorldConfig, 
     params, raw = load_export(folder)
     if name not in raw or "world" not in raw:
         raise VgenError(f"{folder / 'config.json'} has no '{name}' and 'world': give an export of configs/avid/")
-    return params, section(cls, raw[name], name), section(WorldConfig, raw["world"], "world"), raw
+    return params, section(cls, raw[name], name), world_of(raw), raw
+
+
+def world_of(raw: Mapping[str, Any]) -> WorldConfig:
+    """The world of an export; one from before there were latent worlds is of frames."""
+    return section(WorldConfig, {"channels": CHANNELS, "autoencoder": "", **raw["world"]}, "world")

@@ -35,7 +35,16 @@ def section(cls: type[T], values: Mapping[str, Any], name: str) -> T:
     return cls(**{key: _typed(value, hints[key], f"{name}.{key}") for key, value in values.items()})
 
 
+def _closest(hint: Any, value: Mapping[str, Any]) -> Any:
+    """Of several dataclasses (``A | B``) the one whose fields are most like the section's keys; else ``hint``."""
+    kinds = [kind for kind in typing.get_args(hint) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+    shared = [len({field.name for field in dataclasses.fields(kind)} & set(value)) for kind in kinds]
+    return kinds[shared.index(max(shared))] if kinds else hint
+
+
 def _typed(value: Any, hint: Any, name: str) -> Any:
+    if isinstance(value, Mapping) and typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = _closest(hint, value)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return section(hint, value, name)
     origin = typing.get_origin(hint)

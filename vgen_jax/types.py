@@ -55,6 +55,7 @@ class Condition:
             models that move that frame (``models.warp``). Known wherever ``action_valid_BT`` says so of the action.
         reference_BTHWC: frames that such a model is to move instead, one for each frame of the window; ``motion_BTA``
             is then counted from these. ``None`` for the last past frame.
+        token_BL: the text as ``VideoBatch.token_BL``, for models that embed it themselves (AVID's).
     """
 
     text_BLD: Array | None = None
@@ -64,6 +65,7 @@ class Condition:
     past_BTHWC: Array | None = None
     motion_BTA: Array | None = None
     reference_BTHWC: Array | None = None
+    token_BL: Array | None = None
 
 
 @flax.struct.dataclass

@@ -135,13 +135,15 @@ def collect_stage(v, split, section):
     return {"run": "collect_procgen", "collect": collect, "splits": {split: section}}
 
 
-def training(v, objective, folder, steps, rate, action="discrete", seed=1):
+def training(
+    v, objective, folder, steps, rate, action="discrete", seed=1, world=WORLD, window=(PAST, FUTURE), tokens=0
+):
     """What all trainings share: a constant rate after a warm-up, as in the paper."""
     section = common.data(
-        folder, "train", ((PAST, FUTURE),), (1.0,), v["batch"], 0, seed=seed, workers=v["workers"], action=action
+        folder, "train", (window,), (1.0,), v["batch"], tokens, seed=seed, workers=v["workers"], action=action
     )
     return {
-        "run": "train", "objective": objective, "world": WORLD, "data": section,
+        "run": "train", "objective": objective, "world": world, "data": section,
         "optimizer": common.optimizer(rate, steps, min(v["warmup"], steps - 1), decay="constant"),
         "train": common.train(steps, v["checkpoint_every"], ema_decay=v["ema"]),
         "mesh": {**common.MESH, "cpu_devices": v["cpu_devices"]},
@@ -194,6 +196,7 @@ def rows(v):
         "controlnet": ("ControlNet", "method", "controlnet", ()),
         "controlnet_small": ("ControlNet-Small", "method", "controlnet_small", ()),
         "finetune": ("Action-conditioned fine-tuning", "method", "finetune", ()),
+        "finetune_language": ("Language-conditioned fine-tuning", "method", "finetune_language", ()),
     }
     return {
         name: {"label": label, "via": via, "dir": f"@{folder}/export", "weights": weights}
@@ -211,6 +214,7 @@ def table_stage(v):
         "tune_data": "@coinrun",
         "tune": {"metric": "fd_action_procgen", "windows": {"split": "train", "count": v["tune_clips"], **cut}},
         "base_dir": "@base/export", "action_dir": "@predictor/export", "place_dir": "", "weights_dir": "",
+        "autoencoder_dir": "", "token_length": 0,
         "methods": rows(v), "order": tuple(rows(v)),
         "sampler": v["sampler"], "generate": {"batch_size": v["sample_batch"], "seed": 0},
         "score": {"metrics": METRICS, "paired": True, "batch_size": 32},

@@ -12,7 +12,7 @@ import os
 
 from ml_collections import ConfigDict
 
-SIZE = (320, 512)  # DynamiCrafter's; AVID §9.3
+SIZE = (320, 512)  # DynamiCrafter's; AVID §9.2
 
 
 def get_config():
@@ -31,6 +31,7 @@ def get_config():
                 "scale": (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
                 "fps": 3.0,
                 "size": SIZE,
+                "fit": "pad",
                 "chunk": 1,
                 "episodes_per_shard": 200,
                 "workers": os.cpu_count() or 1,

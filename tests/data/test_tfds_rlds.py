@@ -2,15 +2,18 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from tests import rlds
 from vgen_jax.data.check import check_data
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.schema import TextSpan
 from vgen_jax.data.sims.shards import collect_shards
-from vgen_jax.data.tfds_rlds import RldsConfig, RldsRecorder, at, spans
+from vgen_jax.data.tfds_rlds import FITS, RldsConfig, RldsRecorder, at, spans
 from vgen_jax.data.windows import WindowIndex, WindowReader
 from vgen_jax.types import VgenError
 
@@ -32,47 +35,24 @@ def step(episode: int, t: int) -> dict:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    import tensorflow as tf
-    import tensorflow_datasets as tfds
-
-    features = tfds.features.FeaturesDict(
-        {
-            "steps": tfds.features.Dataset(
-                {
-                    "observation": {"image": tfds.features.Image(shape=(24, 32, 3)), "words": tfds.features.Text()},
-                    "action": {"move": tfds.features.Tensor(shape=(2,), dtype=tf.float32), "grip": tf.float32},
-                    "is_first": tf.bool,
-                    "is_last": tf.bool,
-                }
-            )
+    def features(tf: Any, of: Any) -> dict:
+        return {
+            "observation": {"image": of.Image(shape=(24, 32, 3)), "words": of.Text()},
+            "action": {"move": of.Tensor(shape=(2,), dtype=tf.float32), "grip": tf.float32},
+            "is_first": tf.bool,
+            "is_last": tf.bool,
         }
-    )
 
-    class Tiny(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
-        pkg_dir_path = Path(__file__).parent
-
-        def _info(self) -> object:
-            return self.dataset_info_from_configs(features=features)
-
-        def _split_generators(self, manager: object) -> dict:
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self, *args: object) -> object:
-            for number, length in enumerate(LENGTHS):
-                yield str(number), {"steps": [step(number, t) for t in range(length)]}
-
-    builder = Tiny(data_dir=str(tmp_path_factory.mktemp("tfds")))
-    builder.download_and_prepare()
-    return str(builder.data_path)
+    episodes = [[step(number, t) for t in range(length)] for number, length in enumerate(LENGTHS)]
+    return rlds.write(tmp_path_factory.mktemp("tfds"), features, episodes)
 
 
 def config(folder: str, **changes: object) -> RldsConfig:
     values = {
         "folder": folder, "source": "tiny", "split": "train", "source_split": "train", "first": 0, "episodes": 4,
         "image": "observation/image", "text": "observation/words", "action": ("action/move", "action/grip"),
-        "names": ("t", "episode", "grip"), "scale": (1.0, 2.0, 0.5), "fps": 3.0, "size": (16, 16), "chunk": 1,
-        "episodes_per_shard": 2, "workers": 1,
+        "names": ("t", "episode", "grip"), "scale": (1.0, 2.0, 0.5), "fps": 3.0, "size": (16, 16),
+        "fit": "crop", "chunk": 1, "episodes_per_shard": 2, "workers": 1,
     }  # fmt: skip
     return RldsConfig(**{**values, **changes})
 
@@ -124,7 +104,20 @@ def test_texts_become_spans() -> None:
     assert spans(["a", "a", "", "b"]) == (TextSpan(0, 2, "a"), TextSpan(3, 4, "b"))
 
 
-@pytest.mark.parametrize(("changes", "fault"), [({"episodes": 0}, "episodes=0"), ({"scale": (1.0,)}, "one positive")])
+def test_pictures_are_cropped_or_padded() -> None:
+    picture = np.full((20, 40, 3), 200, np.uint8)
+    picture[:, :10], picture[:, 30:] = 50, 50
+    cropped, padded = (FITS[fit](Image.fromarray(picture), (10, 10)) for fit in ("crop", "pad"))
+    assert cropped.shape == padded.shape == (10, 10, 3)
+    np.testing.assert_array_equal(cropped[:, 1:-1], 200)  # the square in the middle
+    np.testing.assert_array_equal(padded[[0, 1, 8, 9]], 0)
+    assert (padded[3:7, 0] == 50).all() and (padded[3:7, 4:6] == 200).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [({"episodes": 0}, "episodes=0"), ({"scale": (1.0,)}, "one positive"), ({"fit": "bend"}, "fit='bend' is unknown")],
+)
 def test_wrong_settings_are_refused(changes: dict, fault: str) -> None:
     with pytest.raises(VgenError, match=fault):
         config("x", **changes)

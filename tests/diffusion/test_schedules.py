@@ -12,6 +12,7 @@ SCHEDULES = {
     "scaled_linear": Schedule("scaled_linear", 1000, 0.00085, 0.012),
     "cosine": Schedule("cosine", 300, 0.0, 0.0),
     "sigmoid": Schedule("sigmoid", 200, -3.0, 3.0),
+    "dynamicrafter": Schedule("dynamicrafter", 1000, 0.00085, 0.012),
 }
 
 
@@ -47,6 +48,19 @@ def test_the_sigmoid_of_video_diffusion() -> None:
     np.testing.assert_allclose(1 - alpha_bar[0], 1.518e-3, rtol=1e-3)
     np.testing.assert_allclose(alpha_bar[[0, 100]], [0.99848, 0.4917], rtol=2e-4)
     np.testing.assert_allclose(alpha_bar[199], 1.5e-6, rtol=4e-2)
+
+
+@pytest.mark.parametrize("zero_terminal_snr", [False, True])
+def test_dynamicrafters_latents_shrink(zero_terminal_snr: bool) -> None:
+    """Signal to noise is that of scaled_linear times s²."""
+    plain, shrunk = (
+        Schedule(kind, zero_terminal_snr=zero_terminal_snr).alpha_bar() for kind in ("scaled_linear", "dynamicrafter")
+    )
+    s = Schedule("dynamicrafter").shrink()
+    assert s[0] == 1.0 and (s[399:] == 0.7).all() and (np.diff(s[:400]) < 0).all()
+    np.testing.assert_allclose(np.diff(s[:400]), -0.3 / 399)
+    np.testing.assert_allclose(shrunk / (1 - shrunk), plain / (1 - plain) * s**2, rtol=1e-12)
+    assert (Schedule("scaled_linear").shrink() == 1).all()
 
 
 def test_the_cosine_is_a_cosine_until_its_beta_is_clipped() -> None:

@@ -41,8 +41,17 @@ class Parts(NamedTuple):
 
 
 def unconditioned(condition: Condition) -> Condition:
-    """The condition as an action-free base takes it."""
-    return dataclasses.replace(condition, action_BTA=None, action_valid_BT=None, motion_BTA=None)
+    """The condition as an action-free base takes it, which reads an empty prompt (AVID §9.2)."""
+    return dataclasses.replace(condition, action_BTA=None, action_valid_BT=None, motion_BTA=None, token_BL=None)
+
+
+def alone(base: Predictor) -> Predictor:
+    """The base for conditions that say more than it takes."""
+
+    def predict(x_t_BTHWC: Array, t_B: Array, condition: Condition) -> Prediction:
+        return base(x_t_BTHWC, t_B, unconditioned(condition))
+
+    return predict
 
 
 def parts(

@@ -16,7 +16,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from vgen_jax.build_avid import CHANNELS, MethodConfig, PixelConfig, WorldConfig, controlnet_shape, pixel_unet
+from vgen_jax.avid_nets import CHANNELS, PixelConfig, WorldConfig, pixel_unet
+from vgen_jax.build_avid import MethodConfig, controlnet_shape, pixel_config
 from vgen_jax.convert.files import Stored, read_file
 from vgen_jax.convert.rules import BIAS, LINEAR, TABLE, Kind, Leaf, Rule, nest, to_original, to_ours
 from vgen_jax.models.adapter import AdapterHead
@@ -163,9 +164,10 @@ def save_unet(params: Params, method: MethodConfig, world: WorldConfig, shown: i
     Raises:
         VgenError: for a network that the original has no place for.
     """
-    if method.unet.patch != 1:
+    shape = pixel_config(method)
+    if shape.patch != 1:
         raise VgenError("unet.patch is not 1: the original has no patches")
-    found = to_original(params, unet_rules(len(method.unet.mults)), _unet(method.unet, world, method, shown))
+    found = to_original(params, unet_rules(len(shape.mults)), _unet(shape, world, method, shown))
     return {re.sub(r"^null_action_emb\.weight$", "null_action_emb", name): value for name, value in found.items()}
 
 

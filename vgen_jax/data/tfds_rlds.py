@@ -16,8 +16,10 @@ import numpy as np
 from PIL import Image
 
 from vgen_jax.data.schema import ActionSpace, DatasetInfo, Episode, TextSpan
-from vgen_jax.data.videos import fitted
+from vgen_jax.data.videos import fitted, padded
 from vgen_jax.types import VgenError
+
+FITS = {"crop": fitted, "pad": padded}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +38,8 @@ class RldsConfig:
         names: of the joined action's dimensions.
         scale: per dimension, raw units that make 1 in model units.
         fps: of the recording.
-        size: (height, width) of the stored frames; pictures are cropped to that aspect around their centre and reduced
-            with antialiasing.
+        size: (height, width) of the stored frames, to which pictures are scaled with antialiasing.
+        fit: how they get that aspect: ``crop`` them around their centre, or ``pad`` them with black (AVID §9.2).
         chunk: the grid of windows.
         episodes_per_shard: how much a kill can lose.
         workers: parallel processes; has no influence on what is written.
@@ -56,6 +58,7 @@ class RldsConfig:
     scale: tuple[float, ...]
     fps: float
     size: tuple[int, int]
+    fit: str
     chunk: int
     episodes_per_shard: int
     workers: int
@@ -66,6 +69,8 @@ class RldsConfig:
                 raise VgenError(f"{key}={getattr(self, key)} must be at least 1")
         if self.first < 0 or not self.action:
             raise VgenError(f"first={self.first} must not be negative, and action={self.action} must name something")
+        if self.fit not in FITS:
+            raise VgenError(f"fit='{self.fit}' is unknown: use {' or '.join(FITS)}")
         ActionSpace("continuous", self.names, self.scale)
 
     @property
@@ -155,7 +160,7 @@ class RldsRecorder:
     def _frame(self, picture: Any) -> np.ndarray:
         if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.ndim != 3:
             raise VgenError(f"{self._config.folder}: {self._config.image} holds no uint8 pictures (H, W, C)")
-        return fitted(Image.fromarray(picture), self._config.size)
+        return FITS[self._config.fit](Image.fromarray(picture), self._config.size)
 
     def describe(self) -> DatasetInfo:
         """What ``dataset.json`` says of the data."""

@@ -26,7 +26,7 @@ from typing import Any
 
 import av
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vgen_jax.data.records import INFO_FILE, EpisodeWriter, shard_name, write_text
 from vgen_jax.data.schema import ActionSpace, DatasetInfo, Episode, ShardInfo, TextSpan, validate
@@ -193,6 +193,11 @@ def fitted(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     left, top = (image.width - size[1] * scale) / 2, (image.height - size[0] * scale) / 2
     box = (left, top, left + size[1] * scale, top + size[0] * scale)
     return np.asarray(image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box))
+
+
+def padded(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (height, width, 3): the whole picture, as large as it fits, between black bars."""
+    return np.asarray(ImageOps.pad(image.convert("RGB"), (size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def _assign_splits(entries: list[_Entry], config: ImportConfig) -> dict[str, list[_Entry]]:

@@ -13,8 +13,9 @@ import numpy as np
 
 from vgen_jax.types import Array, VgenError
 
-ScheduleKind = Literal["linear", "scaled_linear", "cosine", "sigmoid"]
+ScheduleKind = Literal["linear", "scaled_linear", "cosine", "sigmoid", "dynamicrafter"]
 MAX_BETA = 0.999
+SHRINK_STEPS, SHRINK_END = 400, 0.7  # of DynamiCrafter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +23,9 @@ class Schedule:
     """A discrete noise schedule of ``steps`` diffusion steps.
 
     Attributes:
-        kind: ``linear`` (beta linear), ``scaled_linear`` (sqrt(beta) linear), ``cosine`` (Nichol and Dhariwal 2021) or
-            ``sigmoid`` (Jabri et al. 2022; AVID uses start -3, end 3, tau 1).
+        kind: ``linear`` (beta linear), ``scaled_linear`` (sqrt(beta) linear), ``cosine`` (Nichol and Dhariwal 2021),
+            ``sigmoid`` (Jabri et al. 2022; AVID uses start -3, end 3, tau 1) or ``dynamicrafter`` (Xing et al. 2023:
+            ``scaled_linear``, rescaled or not, of an x_0 that shrinks with t, see ``shrink``).
         steps: number of diffusion steps.
         start: first beta for the linear kinds; the sigmoid's left end; unused by ``cosine``.
         end: last beta for the linear kinds; the sigmoid's right end; unused by ``cosine``.
@@ -48,6 +50,18 @@ class Schedule:
         """ᾱ of every step, float64, shape (steps,), decreasing in (0, 1) (0 at the end with zero terminal SNR)."""
         alpha_bar = _ALPHA_BAR[self.kind](self)
         return rescale_zero_terminal_snr(alpha_bar) if self.zero_terminal_snr else alpha_bar
+
+    def shrink(self) -> np.ndarray:
+        """s_t, by which x_0 is multiplied before it is noised at step t, float64, (steps,); 1 for most kinds.
+
+        For ``dynamicrafter`` it falls from 1 to 0.7 in the first 400 steps. Its network is given a s x_0 + sigma eps,
+        a² + sigma² = 1; here that is divided by sqrt(a² s² + sigma²), so that alpha² + sigma² is 1 as ever.
+        """
+        s = np.ones(self.steps)
+        if self.kind == "dynamicrafter":
+            s[:] = SHRINK_END
+            s[:SHRINK_STEPS] = np.linspace(1.0, SHRINK_END, SHRINK_STEPS)[: self.steps]
+        return s
 
     def alpha_sigma(self, t: Array, ndim: int = 5) -> tuple[Array, Array]:
         """alpha_t and sigma_t (float32) of int steps ``t``, of shape (B,) or (B, T), broadcastable to ``ndim`` axes."""
@@ -87,7 +101,19 @@ def _sigmoid(s: Schedule) -> np.ndarray:
     return _from_alpha_bar(alpha_bar / alpha_bar[0])
 
 
-_ALPHA_BAR = {"linear": _linear, "scaled_linear": _scaled_linear, "cosine": _cosine, "sigmoid": _sigmoid}
+def _dynamicrafter(s: Schedule) -> np.ndarray:
+    alpha_bar = dataclasses.replace(s, kind="scaled_linear").alpha_bar()
+    signal = alpha_bar * s.shrink() ** 2
+    return signal / (signal + 1.0 - alpha_bar)
+
+
+_ALPHA_BAR = {
+    "linear": _linear,
+    "scaled_linear": _scaled_linear,
+    "cosine": _cosine,
+    "sigmoid": _sigmoid,
+    "dynamicrafter": _dynamicrafter,
+}
 
 
 def rescale_zero_terminal_snr(alpha_bar: np.ndarray) -> np.ndarray:

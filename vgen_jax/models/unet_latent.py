@@ -9,19 +9,22 @@
 Frames are folded into the batch for spatial layers and pixels are folded for temporal ones; nothing depends on the
 number of frames. Where a level's size is odd, the way up doubles it less one pixel, as in the original.
 
-Beyond the original: optional per-frame actions, added to the time embedding, and diffusion steps given per frame
-(``t_BT``). With ``action_dim = 0`` and ``t_B`` the network is the original's, parameter for parameter.
+Beyond the original: optional per-frame actions, added to the time embedding or beside it, and diffusion steps given per
+frame (``t_BT``). With ``action_dim = 0`` and ``t_B`` the network is the original's, parameter for parameter.
+
+DynamiCrafter's UNet (Xing et al. 2023), whose shape AVID's adapters for RT-1 have (AVID §9.2), is this network without
+its embedding of the frame rate and its attention to the tokens of an image.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from vgen_jax.nn.embeddings import ActionEmbedding, TimeEmbedding
+from vgen_jax.nn.embeddings import ActionEmbedding, ActionFeatures, TimeEmbedding
 from vgen_jax.nn.resnet import Downsample, ResnetBlock, Upsample, conv3x3, group_norm
 from vgen_jax.nn.temporal import SpatialTransformer, TemporalConv, TemporalTransformer
 from vgen_jax.types import Array, VgenError
@@ -31,6 +34,9 @@ REMAT_POLICIES: dict[str, Callable | None] = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
+
+ActionJoin = Literal["added", "concatenated"]
+ACTION_JOINS: tuple[ActionJoin, ...] = ("added", "concatenated")
 
 
 class Layer(nn.Module):
@@ -96,6 +102,8 @@ class UNet3D(nn.Module):
         norm_eps: epsilon of the GroupNorms in resnets and at the end.
         transformer_in_heads: heads of ``transformer_in``.
         action_dim: width of per-frame actions; 0 for none.
+        action_join: how they meet the time embedding, with C channels in the first level: ``added`` to it (4C wide), or
+            2C of them ``concatenated`` with 2C of time (AVID's adapter for RT-1).
         scale_shift: time and action scale and shift the resnets' second norm instead of being added before it. The
             original adds; with per-frame actions scaling lets a small network learn what they do much sooner.
         remat: what the backward pass recomputes per layer: ``none`` (nothing), ``dots`` (all but matrix products) or
@@ -115,6 +123,7 @@ class UNet3D(nn.Module):
     norm_eps: float = 1e-5
     transformer_in_heads: int = 8
     action_dim: int = 0
+    action_join: ActionJoin = "added"
     scale_shift: bool = False
     remat: str = "none"
     dtype: jnp.dtype = jnp.float32
@@ -123,6 +132,8 @@ class UNet3D(nn.Module):
         levels = len(self.block_channels)
         if self.remat not in REMAT_POLICIES:
             raise VgenError(f"unet.remat '{self.remat}' is unknown: use one of {', '.join(REMAT_POLICIES)}")
+        if self.action_join not in ACTION_JOINS:
+            raise VgenError(f"unet.action_join '{self.action_join}' is unknown: use one of {', '.join(ACTION_JOINS)}")
         for name, flags in (("attention_levels", self.attention_levels), ("up_attention_levels", self._up_attention)):
             if len(flags) != levels:
                 raise VgenError(f"unet.{name} has {len(flags)} entries for {levels} levels")
@@ -207,13 +218,17 @@ class UNet3D(nn.Module):
     def _embedding(self, t: Array, b: int, frames: int, action: Array | None, valid: Array | None) -> Array:
         """The time (and action) embedding of every frame, (F, D)."""
         width = self.block_channels[0]
-        t_BT = jnp.broadcast_to(t[:, None] if t.ndim == 1 else t, (b, frames))
-        embedding = TimeEmbedding(width, 4 * width, self.dtype, name="time_embedding")(t_BT)
         if (action is not None) != (self.action_dim > 0):
             given = "none" if action is None else f"width {action.shape[-1]}"
             raise VgenError(f"unet.action_dim is {self.action_dim} but the actions given are {given}")
-        if action is not None:
-            known = jnp.ones((b, frames), bool) if valid is None else valid
+        known = jnp.ones((b, frames), bool) if valid is None else valid
+        t_BT = jnp.broadcast_to(t[:, None] if t.ndim == 1 else t, (b, frames))
+        beside = self.action_dim > 0 and self.action_join == "concatenated"
+        embedding = TimeEmbedding(width, (2 if beside else 4) * width, self.dtype, name="time_embedding")(t_BT)
+        if action is not None and beside:
+            features = ActionFeatures(4 * width, 2 * width, self.dtype, name="action_features")
+            embedding = jnp.concatenate([embedding, features(action, known)], axis=-1)
+        elif action is not None:
             embedding = embedding + ActionEmbedding(4 * width, self.dtype, name="action_embedding")(action, known)
         return rearrange(embedding, "b t d -> (b t) d")
 

@@ -57,3 +57,22 @@ class ActionEmbedding(nn.Module):
         x = jnp.where(valid_BT[..., None], x, null_D.astype(self.dtype))
         zeros = nn.initializers.zeros_init()
         return nn.Dense(self.features, dtype=self.dtype, kernel_init=zeros, name="linear_2")(jax.nn.silu(x))
+
+
+class ActionFeatures(nn.Module):
+    """Dense, SiLU, Dense on per-frame actions, to stand beside a time embedding (AVID's adapter in latent space).
+
+    A learned vector, zero at first, stands in the place of the result where an action is unknown or dropped.
+    """
+
+    hidden: int
+    features: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, action_BTA: Array, valid_BT: Array) -> Array:
+        """Returns (B, T, features)."""
+        null_D = self.param("null", nn.initializers.zeros_init(), (self.features,))
+        x = nn.Dense(self.hidden, dtype=self.dtype, name="linear_1")(action_BTA.astype(self.dtype))
+        x = nn.Dense(self.features, dtype=self.dtype, name="linear_2")(jax.nn.silu(x))
+        return jnp.where(valid_BT[..., None], x, null_D.astype(self.dtype))

@@ -39,12 +39,13 @@ class AdapterLoss:
 
 
 def future_condition(batch: VideoBatch, past_BTHWC: Array) -> Condition:
-    """The condition of the frames after ``past_BTHWC``: the past itself, and the actions that led to each of them."""
+    """The condition of the frames after ``past_BTHWC``: the past, the text, the actions that led to each of them."""
     past = past_BTHWC.shape[1]
+    condition = Condition(past_BTHWC=past_BTHWC, token_BL=batch.token_BL)
     if batch.action_BTA is None:
-        return Condition(past_BTHWC=past_BTHWC)
+        return condition
     valid = None if batch.action_valid_BT is None else batch.action_valid_BT[:, past:]
-    return Condition(action_BTA=batch.action_BTA[:, past:], action_valid_BT=valid, past_BTHWC=past_BTHWC)
+    return dataclasses.replace(condition, action_BTA=batch.action_BTA[:, past:], action_valid_BT=valid)
 
 
 def dropped_actions(condition: Condition, probability: float, rng: Key) -> Condition:

@@ -3,6 +3,8 @@
 ``config.world`` is what all of them share (``build_avid.WorldConfig``, without what the data say), ``config.method``
 what is trained. ``base_dir`` names the base that adapters stand on, ``start_dir`` the model that fine-tuning begins
 with; empty where there is none. No export holds anything of a base but its digest.
+
+A latent UNet (``avid_nets.LatentConfig``) is trained on latents that the run ``encode`` wrote, a pixel UNet on frames.
 """
 
 import dataclasses
@@ -13,6 +15,7 @@ from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
 from vgen_jax import build, build_avid
+from vgen_jax.avid_nets import LatentConfig, WorldConfig
 from vgen_jax.checkpoint import export
 from vgen_jax.data.records import read_info
 from vgen_jax.data.schema import DatasetInfo
@@ -24,19 +27,41 @@ from vgen_jax.runs.inputs import Batches, Finish, pipeline_config
 from vgen_jax.types import Array, Key, Params, VgenError
 
 
-def world_config(config: ConfigDict, info: DatasetInfo, folder: str) -> build_avid.WorldConfig:
-    """The world, with the width of its actions from the data.
+def world_config(config: ConfigDict, info: DatasetInfo, folder: str, latent: bool = False) -> WorldConfig:
+    """The world, with the width of its actions, its channels and its autoencoder from the data.
+
+    Args:
+        latent: whether the network denoises latents.
 
     Raises:
-        VgenError: data of another kind, or windows that do not open with the world's past.
+        VgenError: data of another kind.
     """
-    if info.content != "frames":
+    if latent and info.content != "latents":
+        raise VgenError(
+            f"{folder} holds frames, a latent UNet is trained on latents: make them with the run encode "
+            "(--config=configs/avid/rt1.py:VARIANT.latents) and give its folder as data.data_dir"
+        )
+    if not latent and info.content != "frames":
         raise VgenError(f"{folder} holds latents: pixel models are trained on frames")
-    values = {**config.world.to_dict(), "action_dim": build.action_width(info, config.world.actions)}
-    return build.section(build_avid.WorldConfig, values, "world")
+    values = {
+        **config.world.to_dict(),
+        "action_dim": build.action_width(info, config.world.actions),
+        "channels": info.frame_shape[-1],
+        "autoencoder": info.latents["digest"] if info.latents else "",
+    }
+    return build.section(WorldConfig, values, "world")
 
 
-def check_windows(config: ConfigDict, world: build_avid.WorldConfig) -> None:
+def to_model(world: WorldConfig) -> Partial:
+    """What makes a batch's video what the world's models denoise: frames in [-1, 1], or the latents as they are."""
+    return Partial(_same) if world.autoencoder else Partial(to_unit)
+
+
+def _same(latents: Array) -> Array:
+    return latents
+
+
+def check_windows(config: ConfigDict, world: WorldConfig) -> None:
     """Raises VgenError for windows that do not open with ``world.past`` frames."""
     if any(past != world.past for past, _ in config.data.windows):
         raise VgenError(
@@ -47,14 +72,15 @@ def check_windows(config: ConfigDict, world: build_avid.WorldConfig) -> None:
 def adapter_task(config: ConfigDict) -> tuple[Task, Finish]:
     """Trains a base, an adapter or a baseline with the denoising loss."""
     data = pipeline_config(config)
-    world = world_config(config, read_info(data.data_dir), data.data_dir)
-    check_windows(config, world)
     settings = build.section(build_avid.MethodConfig, config.method.to_dict(), "method")
+    latent = isinstance(settings.unet, LatentConfig)
+    world = world_config(config, read_info(data.data_dir), data.data_dir, latent)
+    check_windows(config, world)
     loss = build.section(AdapterLoss, config.objective.loss, "objective.loss")
     base = build_avid.load_base(Path(config.base_dir)) if config.base_dir else None
     start = build_avid.load_base(Path(config.start_dir)) if config.start_dir else None
     method = build_avid.method(settings, world, base, start)
-    objective = adapter(method.predict, Partial(to_unit), world.past, world.schedule, loss)
+    objective = adapter(method.predict, to_model(world), world.past, world.schedule, loss)
 
     def finish(params: Params, folder: Path) -> None:
         described = {"method": dataclasses.asdict(settings), "world": dataclasses.asdict(world)}

@@ -1,4 +1,7 @@
-"""Clips of AVID's methods: what continues the recorded ones, each method as one Predictor, one sampler for all."""
+"""Clips of AVID's methods: what continues the recorded ones, each method as one Predictor, one sampler for all.
+
+In a world of latents the past frame is encoded and the sampled latents are decoded, so that clips are frames anywhere.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,10 +11,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
-from vgen_jax import build_avid
+from vgen_jax import build, build_avid
 from vgen_jax import sharding as sh
+from vgen_jax.checkpoint import digest
 from vgen_jax.clips import write_clip
+from vgen_jax.compose.avid import alone
 from vgen_jax.compose.classifier_guidance import classifier_guided
 from vgen_jax.compose.mixing import action_guidance, product_of_experts
 from vgen_jax.data.schema import ActionSpace
@@ -84,7 +90,7 @@ def load_entry(
     """An entry, and the method itself where it has a mixture to look at."""
     prior, schedule = build_avid.base_predictor(base), base.world.schedule
     if config.via == "base":
-        return Entry(config, (prior,), lambda parts, weight: parts[0], 0), None
+        return Entry(config, (prior,), lambda parts, weight: alone(parts[0]), 0), None
     if config.via == "classifier_guidance":
         guide, world = build_avid.classifier_log_probability(Path(config.dir), frame_shape)
         if world != base.world:
@@ -106,17 +112,25 @@ def _size(tree: Any) -> int:
 
 
 class Inputs(NamedTuple):
-    """What a batch of clips is continued from: past frames in [-1, 1], the future frames' actions, ids, keys."""
+    """What a batch of clips is continued from: past frames as models take them, actions of the future frames, keys.
+
+    Attributes:
+        key_B: of each clip's noise.
+        token_BL: texts; ``None`` without.
+    """
 
     past_BTHWC: Array
     action_BTA: Array
     key_B: Key
+    token_BL: Array | None
 
     @property
     def condition(self) -> Condition:
         """As models take it."""
         known = jnp.ones(self.action_BTA.shape[:2], bool)
-        return Condition(action_BTA=self.action_BTA, action_valid_BT=known, past_BTHWC=self.past_BTHWC)
+        return Condition(
+            action_BTA=self.action_BTA, action_valid_BT=known, past_BTHWC=self.past_BTHWC, token_BL=self.token_BL
+        )
 
     def noise(self) -> tuple[Array, Key]:
         """x_T of every clip and the keys of its sampler; they depend on its id and the seed alone."""
@@ -125,17 +139,55 @@ class Inputs(NamedTuple):
         return normal_like(split_B[:, 0], shape), split_B[:, 1]
 
 
+class Codec(NamedTuple):
+    """Between uint8 frames (B, T, H, W, 3) and what a world's models denoise; pytrees, to be jitted."""
+
+    encode: Partial
+    decode: Partial
+
+
+def codec(world: build_avid.WorldConfig, autoencoder_dir: str) -> Codec:
+    """The codec of a world.
+
+    Args:
+        autoencoder_dir: the export of the autoencoder of a world of latents, empty for frames.
+
+    Raises:
+        VgenError: for another autoencoder than that of the world.
+    """
+    found = digest(Path(autoencoder_dir)) if autoencoder_dir else ""
+    if found != world.autoencoder:
+        remedy = "latents: give the export of the autoencoder that encoded them"
+        wanted = remedy if world.autoencoder else "frames: leave it empty"
+        raise VgenError(f"config key autoencoder_dir is '{autoencoder_dir}' but base_dir denoises {wanted}")
+    if not autoencoder_dir:
+        return Codec(Partial(to_unit), Partial(from_unit))
+    autoencoder = build.load_autoencoder(Path(autoencoder_dir))
+    return Codec(autoencoder.encode, Partial(_frame_by_frame, autoencoder.decode))
+
+
+def _frame_by_frame(decode: Partial, latents_BTHWC: Array) -> Array:
+    """Decoded one frame of each clip at a time, as frames take many times the memory of their latents."""
+    return jnp.swapaxes(jax.lax.map(decode, jnp.swapaxes(latents_BTHWC, 0, 1)), 0, 1)
+
+
 class Source:
     """Recorded clips with their actions, as a folder of ``.npz`` files, read as Inputs.
 
     Args:
         folder: see ``clip_sources.write_recorded``.
         past: frames that a method is given.
+        codec: of the world.
+        token_NL: the clips' texts; ``None`` without.
     """
 
-    def __init__(self, folder: Path, past: int, space: ActionSpace, seed: int):
+    def __init__(
+        self, folder: Path, past: int, space: ActionSpace, seed: int, codec: Codec, token_NL: np.ndarray | None = None
+    ):
         self.paths = sorted(folder.glob("*.npz"))
-        self._past, self._space, self._rng = past, space, jax.random.key(seed)
+        self.codec = codec
+        self._past, self._space, self._rng, self._token_NL = past, space, jax.random.key(seed), token_NL
+        self._encode = jax.jit(lambda encode, frames: encode(frames))
 
     def video(self, number: int) -> np.ndarray:
         """A whole clip, uint8 (T, H, W, 3)."""
@@ -146,7 +198,8 @@ class Source:
         past = np.stack([self.video(number)[: self._past] for number in numbers])
         actions = [self._space.to_model(self._actions(number)) for number in numbers]
         key_B = video_keys(self._rng, 0, 0, np.asarray(numbers, np.int32))
-        return Inputs(np.asarray(to_unit(past)), np.stack(actions), key_B)
+        token_BL = None if self._token_NL is None else self._token_NL[numbers]
+        return Inputs(np.asarray(self._encode(self.codec.encode, past)), np.stack(actions), key_B, token_BL)
 
     def _actions(self, number: int) -> np.ndarray:
         with np.load(self.paths[number], allow_pickle=False) as stored:
@@ -162,15 +215,15 @@ def write_clips(
     whole, split = sh.replicated(mesh), sh.batch_sharding(mesh)
 
     @jax.jit
-    def generate(parts: tuple[Any, ...], weight: Array, inputs: Inputs) -> Array:
+    def generate(parts: tuple[Any, ...], decode: Partial, weight: Array, inputs: Inputs) -> Array:
         noise, key_B = inputs.noise()
-        return from_unit(sample(entry.mix(parts, weight), schedule, sampler, noise, inputs.condition, key_B))
+        return decode(sample(entry.mix(parts, weight), schedule, sampler, noise, inputs.condition, key_B))
 
-    parts, placed_weight = jax.device_put((entry.parts, jnp.asarray(weight, jnp.float32)), whole)
+    frozen = jax.device_put((entry.parts, source.codec.decode, jnp.asarray(weight, jnp.float32)), whole)
     batches = [waiting[at : at + settings.batch_size] for at in range(0, len(waiting), settings.batch_size)]
     for batch in progress(batches, total=len(batches), desc=f"{folder.parent.name}/{folder.name}", unit="batch"):
         rows = batch + batch[-1:] * (settings.batch_size - len(batch))  # one shape, one program
-        made = np.asarray(generate(parts, placed_weight, jax.device_put(source.inputs(rows), split)))
+        made = np.asarray(generate(*frozen, jax.device_put(source.inputs(rows), split)))
         for number, future in zip(batch, made, strict=False):
             past = source.video(number)[: -future.shape[0]]
             write_clip(folder / source.paths[number].name, np.concatenate([past, future]), None, None)

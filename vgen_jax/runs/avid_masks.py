@@ -12,7 +12,6 @@ from vgen_jax import media
 from vgen_jax.build_avid import Method
 from vgen_jax.diffusion.samplers import Sampler, sample_path
 from vgen_jax.diffusion.schedules import Schedule
-from vgen_jax.objectives.autoencoder import from_unit
 from vgen_jax.runs.avid_clips import Inputs, Source
 from vgen_jax.types import Array, Params
 
@@ -41,7 +40,7 @@ def masks(
     """Samples those clips and asks for the mask at every x_t on the way."""
 
     @jax.jit
-    def run(predict: Any, parts: Any, params: Params, inputs: Inputs) -> tuple[Array, Array]:
+    def run(predict: Any, parts: Any, params: Params, decode: Any, inputs: Inputs) -> tuple[Array, Array]:
         noise, key_B = inputs.noise()
         condition = inputs.condition
         x_0, x_SBTHWC = sample_path(
@@ -53,20 +52,24 @@ def masks(
             adapted = parts(params, x, jnp.full(x.shape[:1], t, jnp.int32), condition).adapted
             return adapted.mask_BTHW1[..., 0]
 
-        return from_unit(x_0), jax.lax.map(mask, (x_SBTHWC, jnp.asarray(step_S)))
+        return decode(x_0), jax.lax.map(mask, (x_SBTHWC, jnp.asarray(step_S)))
 
     step_S = sampler.timesteps(schedule)
-    video, mask_SBTHW = run(method.predict, method.parts, params, source.inputs(numbers))
+    video, mask_SBTHW = run(method.predict, method.parts, params, source.codec.decode, source.inputs(numbers))
     found = np.asarray(mask_SBTHW, np.float64)
     return Masks(np.asarray(video), found.mean(0), step_S, found.mean((1, 2, 3, 4)))
 
 
 def write_masks(found: Masks, source: Source, numbers: list[int], folder: Path) -> tuple[Path, Path]:
-    """``masks.png``: of each clip real frames, generated frames, the mask; white takes the base. And the plot."""
+    """``masks.png``: of each clip real frames, generated frames, the mask; white takes the base. And the plot.
+
+    The mask of latents is drawn as wide as the frames.
+    """
     rows = []
     frames = found.video_BTHWC.shape[1]
+    wider = found.video_BTHWC.shape[2] // found.over_frames_BTHW.shape[2]
     for n in range(min(SHOWN, len(numbers))):
-        grey = np.round(found.over_frames_BTHW[n] * 255).astype(np.uint8)
+        grey = np.round(found.over_frames_BTHW[n] * 255).astype(np.uint8).repeat(wider, axis=1).repeat(wider, axis=2)
         shown = (source.video(numbers[n])[-frames:], found.video_BTHWC[n], np.repeat(grey[..., None], 3, axis=-1))
         rows += [np.concatenate(list(clip), axis=1) for clip in shown]
     picture, plot = folder / PICTURE, folder / PLOT

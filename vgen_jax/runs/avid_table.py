@@ -1,7 +1,9 @@
 """Run ``avid_table``: every method of AVID's tables on the same recorded clips, scored alike, in one table.
 
 Recorded clips are cut once; each method continues them with the same noise and is scored by ``scoring.score``. Weights
-of mixtures are chosen on clips of the training levels, by ``tune.metric``. Left in the work directory: ``table.md``,
+of mixtures are chosen on clips of the training levels, by ``tune.metric``. A world of latents needs its autoencoder in
+``autoencoder_dir``, for past frames and for what was sampled; ``test_data`` and ``tune_data`` hold frames in any world.
+With a ``token_length`` methods that read texts are told those of the windows. Left in the work directory: ``table.md``,
 ``results.json``, ``claims.md``, clips and scores of each method, pictures of masks, ``report.html``.
 """
 
@@ -17,6 +19,8 @@ from ml_collections import ConfigDict
 from vgen_jax import build, build_avid, media, report
 from vgen_jax.clips import Clips, Cut, check_alike
 from vgen_jax.comparison import COMPARED, FREE, NORMALISED, Cell, Result, markdown, normalised, read_result, table
+from vgen_jax.data.text import encode_text, join_texts
+from vgen_jax.data.windows import future_texts
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.runs import avid_clips, avid_masks
 from vgen_jax.runs import clip_sources as sources
@@ -66,6 +70,8 @@ class Setting(NamedTuple):
     cut: Cut
     nets: Nets
     workdir: Path
+    codec: avid_clips.Codec
+    token_length: int
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -74,14 +80,17 @@ def run(config: ConfigDict, workdir: Path) -> None:
     settings = build.section(TableConfig, config.table, "table")
     tune = build.section(TuneConfig, config.tune.to_dict(), "tune")
     score_config = build.section(ScoreConfig, config.score, "score")
+    base = build_avid.load_base(Path(config.base_dir))
     at = Setting(
-        build_avid.load_base(Path(config.base_dir)),
+        base,
         build.section(Sampler, config.sampler, "sampler"),
         build.section(avid_clips.GenerateConfig, config.generate, "generate"),
         score_config,
         build.section(Cut, config.cut, "cut"),
         load_nets((*score_config.metrics, tune.metric), config),
         workdir,
+        avid_clips.codec(base.world, config.autoencoder_dir),
+        config.token_length,
     )
     windows = build.section(sources.WindowsConfig, config.windows, "windows")
     test = _source(config.test_data, windows, workdir / "clips" / "real", at)
@@ -119,7 +128,17 @@ def _source(folder: str, windows: sources.WindowsConfig, target: Path, at: Setti
     data = sources.recorded(folder, windows)
     sources.write_recorded(data, target)
     space = data.source.info.action_spaces[windows.action]
-    return avid_clips.Source(target, windows.past, space, at.generate.seed)
+    token_NL = tokens_of(data, at.token_length) if at.token_length else None
+    return avid_clips.Source(target, windows.past, space, at.generate.seed, at.codec, token_NL)
+
+
+def tokens_of(data: sources.Recorded, length: int) -> np.ndarray:
+    """The texts of the windows, as trainings read them, int32 (N, length)."""
+    texts = [
+        future_texts(data.source.head(window.episode).texts, window.boundary, data.config.frames)
+        for window in data.windows
+    ]
+    return np.stack([encode_text(join_texts(several), length) for several in texts])
 
 
 def _best_weight(name: str, entry: avid_clips.Entry, source: avid_clips.Source, metric: str, at: Setting) -> float:

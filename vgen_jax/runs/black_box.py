@@ -13,6 +13,7 @@ from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
 from vgen_jax import build, build_avid
+from vgen_jax.avid_nets import LatentConfig
 from vgen_jax.checkpoint import check_matches, export, load_export
 from vgen_jax.compose.black_box import Ask, answer, from_ask
 from vgen_jax.compose.kept import Kept
@@ -21,8 +22,7 @@ from vgen_jax.data.records import read_info
 from vgen_jax.learning.queried import queried_task
 from vgen_jax.learning.slow import Task, TrainConfig
 from vgen_jax.objectives.adapter import AdapterLoss, adapter
-from vgen_jax.objectives.autoencoder import to_unit
-from vgen_jax.runs.avid import check_windows, world_config
+from vgen_jax.runs.avid import check_windows, to_model, world_config
 from vgen_jax.runs.inputs import Batches, Finish, pipeline_config
 from vgen_jax.types import Objective, Params, Predictor, VgenError
 
@@ -43,9 +43,10 @@ def remote_task(config: ConfigDict) -> tuple[Task, Finish]:
 def black_box_task(config: ConfigDict, ask: Ask) -> tuple[Task, Finish]:
     """Trains an adapter over any ``Ask`` that predicts ``world.kind``."""
     data = pipeline_config(config)
-    world = world_config(config, read_info(data.data_dir), data.data_dir)
-    check_windows(config, world)
     settings = build.section(build_avid.MethodConfig, config.method.to_dict(), "method")
+    latent = isinstance(settings.unet, LatentConfig)
+    world = world_config(config, read_info(data.data_dir), data.data_dir, latent)
+    check_windows(config, world)
     if settings.form != "avid":
         raise VgenError(f"method.form is '{settings.form}': over a black box there is only 'avid'")
     loss = build.section(AdapterLoss, config.objective.loss, "objective.loss")
@@ -53,7 +54,7 @@ def black_box_task(config: ConfigDict, ask: Ask) -> tuple[Task, Finish]:
 
     def around(base: Predictor) -> Objective:
         over = build_avid.avid_adapter(settings, world, base)
-        return adapter(over.predict, Partial(to_unit), world.past, world.schedule, loss)
+        return adapter(over.predict, to_model(world), world.past, world.schedule, loss)
 
     def finish(params: Params, folder: Path) -> None:
         described = {"method": dataclasses.asdict(settings), "world": dataclasses.asdict(world)}
@@ -74,7 +75,7 @@ def load_adapted(folder: Path, ask: Ask) -> tuple[Predictor, build_avid.WorldCon
         if name not in raw:
             raise VgenError(f"{folder} holds no adapter (its config.json has no '{name}'): give the export of one")
     settings = build.section(build_avid.MethodConfig, raw["method"], "method")
-    world = build.section(build_avid.WorldConfig, raw["world"], "world")
+    world = build_avid.world_of(raw)
     method = build_avid.avid_adapter(settings, world, from_ask(ask, world.kind))
     check_matches(params, jax.eval_shape(method.init, jax.random.key(0)), folder)
     return method.predictor(params), world
