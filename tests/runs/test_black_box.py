@@ -30,7 +30,7 @@ from vgen_jax.types import Condition, VgenError
 def base(tmp_path_factory: pytest.TempPathFactory) -> build_avid.Base:
     """The base of the experiment's variant ``tiny`` with random parameters, exported and loaded."""
     config = coinrun.get_config("tiny.base")
-    world = build.section(build_avid.WorldConfig, {**config.world.to_dict(), "action_dim": 15}, "world")
+    world = build_avid.world_of({"world": {**config.world.to_dict(), "action_dim": 15}})
     method = build.section(build_avid.MethodConfig, config.method.to_dict(), "method")
     params = tiny.random_params(build_avid.diffusion(method, world).init)
     folder = tmp_path_factory.mktemp("base")
