@@ -158,3 +158,16 @@ def pipeline(title, command, stages):
         {"run": "pipeline", "title": title, "command": command, "order": tuple(stages), "stages": stages},
         convert_dict=True,
     )
+
+
+def staged(file, variant, stage, title, stages):
+    """All stages of a variant as a pipeline, or the one that is named.
+
+    Raises:
+        ValueError: for a stage that the variant does not have.
+    """
+    if not stage:
+        return pipeline(title, f"python -m vgen_jax.main --config={file}:{variant} --workdir=out", stages)
+    if stage not in stages:
+        raise ValueError(f"{file}:{variant} has no stage '{stage}': use one of {', '.join(stages)}")
+    return ConfigDict(stages[stage], convert_dict=True)

@@ -20,8 +20,6 @@ levels, 28 to 40 channels, two heads of 16, 150,000 frames to train the base and
 ``fd_action_procgen`` stands for FVD; LPIPS and FID need weights (``docs/evaluation.md``).
 """
 
-from ml_collections import ConfigDict
-
 from configs import common
 from configs.data import procgen
 
@@ -254,10 +252,4 @@ def get_config(arg="cpu"):
     variant, _, stage = arg.partition(".")
     if variant not in VARIANTS:
         raise ValueError(f"configs/avid/coinrun.py has no variant '{variant}': use one of {', '.join(VARIANTS)}")
-    found = stages(VARIANTS[variant])
-    if not stage:
-        command = f"python -m vgen_jax.main --config=configs/avid/coinrun.py:{variant} --workdir=out"
-        return common.pipeline("AVID on CoinRun", command, found)
-    if stage not in found:
-        raise ValueError(f"configs/avid/coinrun.py:{variant} has no stage '{stage}': use one of {', '.join(found)}")
-    return ConfigDict(found[stage], convert_dict=True)
+    return common.staged("configs/avid/coinrun.py", variant, stage, "AVID on CoinRun", stages(VARIANTS[variant]))

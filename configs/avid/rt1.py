@@ -18,8 +18,6 @@ from nothing on the same data with an empty prompt, so that it has the methods t
 fine-tuning by actions and by language.
 """
 
-from ml_collections import ConfigDict
-
 from configs import common
 from configs.avid import coinrun
 from configs.data import rt1
@@ -181,10 +179,4 @@ def get_config(arg="tiny"):
     variant, _, stage = arg.partition(".")
     if variant not in VARIANTS:
         raise ValueError(f"configs/avid/rt1.py has no variant '{variant}': use one of {', '.join(VARIANTS)}")
-    found = stages(VARIANTS[variant])
-    if not stage:
-        command = f"python -m vgen_jax.main --config=configs/avid/rt1.py:{variant} --workdir=out"
-        return common.pipeline("AVID on RT-1", command, found)
-    if stage not in found:
-        raise ValueError(f"configs/avid/rt1.py:{variant} has no stage '{stage}': use one of {', '.join(found)}")
-    return ConfigDict(found[stage], convert_dict=True)
+    return common.staged("configs/avid/rt1.py", variant, stage, "AVID on RT-1", stages(VARIANTS[variant]))

@@ -221,13 +221,21 @@ def started(state: TrainState, start: Callable[[Params], Params], shardings: Tra
     return dataclasses.replace(state, params=placed, ema=ema)
 
 
-def newest(task: Task, abstract: TrainState, checkpoints: Checkpoints, fresh: Callable[[], TrainState]) -> TrainState:
-    """The newest checkpoint's state, ``task.data`` put to its position; ``fresh()`` if there is none."""
-    if checkpoints.latest_step() is None:
-        return fresh()
-    state, position = checkpoints.restore(abstract)
-    task.data.set_state(position)
-    return state
+def begun(
+    task: Task,
+    states: tuple[Callable[[Key], TrainState], TrainState, TrainState],
+    mesh: Mesh,
+    seed: int,
+    checkpoints: Checkpoints,
+) -> TrainState:
+    """The newest checkpoint's state, ``task.data`` put to its position, or a fresh one; ``states``: see above."""
+    init, abstract, shardings = states
+    if checkpoints.latest_step() is not None:
+        state, position = checkpoints.restore(abstract)
+        task.data.set_state(position)
+        return state
+    state = init(jax.random.key(seed))
+    return state if task.start is None else started(state, task.start, shardings, mesh)
 
 
 def train(
@@ -253,16 +261,11 @@ def train(
     """
     mesh = sh.make_mesh(mesh_config)
     optimizer = make_optimizer(optimizer_config)
-    init, abstract, shardings = abstract_state(task, optimizer, mesh, mesh_config, config.seed)
+    states = abstract_state(task, optimizer, mesh, mesh_config, config.seed)
     checkpoints = Checkpoints(workdir / "checkpoints", config.keep)
-
-    def fresh() -> TrainState:
-        state = init(jax.random.key(config.seed))
-        return state if task.start is None else started(state, task.start, shardings, mesh)
-
-    state = newest(task, abstract, checkpoints, fresh)
+    state = begun(task, states, mesh, config.seed, checkpoints)
     start = int(state.step)
-    update = CompiledUpdate(make_update(optimizer, config), shardings, mesh)
+    update = CompiledUpdate(make_update(optimizer, config), states[-1], mesh)
     objective = jax.device_put(task.objective, sh.replicated(mesh))
     writer, stop = MetricWriter(workdir, resume_step=start), StopSignal()
     recorder = Recorder(config, writer, checkpoints, report, start)
