@@ -120,6 +120,17 @@ def test_the_normalised_score_is_avids(tmp_path: Path) -> None:
         run(tmp_path / "best", a, b, normalise="best")
 
 
+def test_the_normalised_score_takes_stand_ins_among_the_compared_only(tmp_path: Path) -> None:
+    """What was measured goes before what stands for it, and bounds of AVID's tables are not for stand-ins."""
+    a = written(tmp_path / "a", np.full(3, 20.0), fd_action_x=8.0, fd_frames_x=1.0, lpips_vgg=0.2, lpips_action_x=0.9)
+    b = written(tmp_path / "b", np.full(3, 30.0), fd_action_x=2.0, fd_frames_x=3.0, lpips_vgg=0.1, lpips_action_x=1.8)
+    found = run(tmp_path / "out", a, b, normalise="compared")
+    assert found["normalised_score/a"] == pytest.approx((0 + 0 + 1 + 0) / 4)  # psnr, fvd, fid, lpips
+    assert found["normalised_score/b"] == pytest.approx((1 + 1 + 0 + 1) / 4)
+    with pytest.raises(VgenError, match="normalised score lacks action_error_ratio, fid, fvd, ssim"):
+        run(tmp_path / "coinrun", a, b, normalise="coinrun")
+
+
 def test_a_ratio_is_drawn_in_pairs(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).uniform(1, 5, 50)
     folders = [written(tmp_path / name, np.ones(50), action_error_ratio_x=2.0) for name in "ab"]

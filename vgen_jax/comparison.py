@@ -19,6 +19,7 @@ import numpy as np
 from vgen_jax.metrics.action_error import ratio_interval
 from vgen_jax.metrics.frechet import Frechet
 from vgen_jax.metrics.normalised import BOUNDS, HIGHER_IS_BETTER, normalised_score
+from vgen_jax.scoring import FD_ACTION, FD_FRAMES, LPIPS_ACTION, RATIO
 from vgen_jax.types import VgenError
 
 RESULTS_FILE, SCORES_FILE = "results.json", "scores.npz"
@@ -30,8 +31,11 @@ FREE = (
 SUFFIXES = ("_ci95", "_count", "_count_real", "_count_generated", "_low", "_high")
 PERCENTILES = (2.5, 97.5)
 COMPARED, NORMALISED = "compared", "normalised_score"
-# What AVID's score calls a metric, where it is not called so here; the action error ratio carries its data's name.
+# What AVID's score calls a metric, where it is not called so here.
 FAMILIES = {"fvd_i3d": "fvd", "fid_inception": "fid", "lpips_vgg": "lpips"}
+# Named after data; the last three stand in, where results are compared with each other, for what is not there.
+STAND_INS = (FD_ACTION, FD_FRAMES, LPIPS_ACTION)
+NAMED_AFTER_DATA = {RATIO: "action_error_ratio", FD_ACTION: "fvd", FD_FRAMES: "fid", LPIPS_ACTION: "lpips"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,15 +138,16 @@ def table(results: Sequence[Result], draws: int, seed: int) -> dict[str, list[Ce
 def normalised(cells: Mapping[str, Sequence[Cell]], normalise: str) -> list[Cell]:
     """AVID's normalised score of each result, without intervals.
 
-    ``compared`` takes the metrics that are there; the bounds of a table need all six.
+    ``compared`` takes the metrics that are there, and stand-ins for those that are not (``fd_action_…`` for FVD,
+    ``fd_frames_…`` for FID, ``lpips_action_…`` for LPIPS); the bounds of a table need all six, as they were measured.
 
     Raises:
         VgenError: a metric is missing.
     """
     values: dict[str, list[float]] = {}
-    for name, column in cells.items():
-        family = FAMILIES[name] if name in FAMILIES else "action_error_ratio" if _is_ratio(name) else name
-        if family in HIGHER_IS_BETTER:
+    for name, column in sorted(cells.items(), key=lambda item: _stands_in(item[0])):
+        family = _family(name, normalise == COMPARED)
+        if family in HIGHER_IS_BETTER and family not in values:
             values[family] = [found.value for found in column]
     if normalise == COMPARED:
         bounds = {family: (min(column), max(column)) for family, column in values.items()}
@@ -153,8 +158,17 @@ def normalised(cells: Mapping[str, Sequence[Cell]], normalise: str) -> list[Cell
     return [Cell(normalised_score(one, bounds), math.nan, math.nan) for one in each]
 
 
-def _is_ratio(name: str) -> bool:
-    return name.startswith("action_error_ratio_") and not re.search(r"_(accuracy|mae)_(real|generated)$", name)
+def _stands_in(name: str) -> bool:
+    """Whether a metric stands for one whose network is not there."""
+    return name.startswith(STAND_INS)
+
+
+def _family(name: str, stand_ins: bool) -> str:
+    """What AVID's score calls a metric; ``""`` for one that is no part of it."""
+    if re.search(r"_(accuracy|mae)_(real|generated)$", name) or (_stands_in(name) and not stand_ins):
+        return ""
+    prefix = next((prefix for prefix in NAMED_AFTER_DATA if name.startswith(prefix)), "")
+    return NAMED_AFTER_DATA[prefix] if prefix else FAMILIES[name] if name in FAMILIES else name
 
 
 def cell(result: Result, name: str, draws: int, seed: int) -> Cell:

@@ -29,25 +29,33 @@ SCUTS, SHARPNESS = "scuts", "sharpness"
 PAIRS = ("psnr", "ssim", "lpips_vgg", "lpips_alex", SHARPNESS)
 FD_PLACE = "fd_place_vizdoom"  # in-domain, for when no weights of ImageNet or Kinetics are at hand
 RETURNS = ("src_resnet18", "src_place_vizdoom")
-# Named after the data that the action predictor knows: action_error_ratio_vizdoom, fd_action_coinrun.
-RATIO, FD_ACTION = "action_error_ratio_", "fd_action_"
-METRICS = (*PAIRS, SCUTS, *RETURNS, "fid_inception", "fvd_i3d", FD_PLACE, f"{RATIO}<data>", f"{FD_ACTION}<data>")
+# Named after the data that the action predictor knows: action_error_ratio_vizdoom, fd_action_procgen. The last three
+# stand for FVD, FID and LPIPS where no weights of ImageNet or Kinetics are at hand.
+RATIO, FD_ACTION, FD_FRAMES, LPIPS_ACTION = "action_error_ratio_", "fd_action_", "fd_frames_", "lpips_action_"
+OF_ACTIONS = (RATIO, FD_ACTION, FD_FRAMES, LPIPS_ACTION)
+NAMED = (*PAIRS, SCUTS, *RETURNS, "fid_inception", "fvd_i3d", FD_PLACE)
+METRICS = (*NAMED, *(f"{prefix}<data>" for prefix in OF_ACTIONS))
 FPS = 8.0  # of scene cuts, which are counted in frames
 
 
 def is_distance(name: str) -> bool:
     """Whether a metric is a Fréchet distance of two sets."""
-    return name in ("fid_inception", "fvd_i3d", FD_PLACE) or name.startswith(FD_ACTION)
+    return name in ("fid_inception", "fvd_i3d", FD_PLACE) or name.startswith((FD_ACTION, FD_FRAMES))
 
 
 def is_known(name: str) -> bool:
     """Whether there is such a metric; data may have any name."""
-    return name in METRICS[:-2] or any(name.startswith(prefix) and name != prefix for prefix in (RATIO, FD_ACTION))
+    return name in NAMED or (name.startswith(OF_ACTIONS) and name not in OF_ACTIONS)
+
+
+def is_of_pairs(name: str) -> bool:
+    """Whether a metric is a mean over pairs of frames, a generated one and the real one."""
+    return name in PAIRS or name.startswith(LPIPS_ACTION)
 
 
 def needs_pairs(name: str) -> bool:
     """Whether a metric is of a generated video and the real one of the same name."""
-    return name in (*PAIRS, *RETURNS) or name.startswith(RATIO)
+    return is_of_pairs(name) or name in RETURNS or name.startswith(RATIO)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +159,7 @@ def _pair_values(
     real: Clips, generated: Clips, config: ScoreConfig, nets: Mapping[str, FeatureNet]
 ) -> dict[str, dict[int, float]]:
     """Of each pair metric: number of the video -> its mean over frames."""
-    names = [name for name in config.metrics if name in PAIRS]
+    names = [name for name in config.metrics if is_of_pairs(name)]
     values: dict[str, dict[int, float]] = {name: {} for name in names}
     extract = {name: extractor(nets[name], config.batch_size) for name in names if name in nets}
     for numbers in _batches(real, config.batch_size, "pairs") if names else ():

@@ -17,7 +17,8 @@ tiny        16×16                    2 cores, minutes          nothing to look 
 ``cpu`` is shrunk in everything: frames of 32×32, 2×2 pixels of which are one for the networks (``unet.patch``), two
 levels, 28 to 40 channels, two heads of 16, 150,000 frames to train the base and the adapters on each, 256 test clips,
 10 steps of DDIM for 200 of DDPM. The base's training is shorter by far than adapters need to gain much from it.
-``fd_action_procgen`` stands for FVD; LPIPS and FID need weights (``docs/evaluation.md``).
+``fd_action_procgen`` stands for FVD, ``fd_frames_procgen`` for FID and ``lpips_action_procgen`` for LPIPS, since no
+weights of those are at hand (``docs/evaluation.md``).
 """
 
 from configs import common
@@ -29,7 +30,10 @@ SCHEDULE = {
 }  # fmt: skip
 WORLD = {"schedule": SCHEDULE, "kind": "x0", "actions": "discrete", "past": PAST}
 POE, CFG, CLASSIFIER = (0.2, 0.4, 0.6), (0.3, 1.0, 3.0, 10.0), (0.003, 0.01, 0.03, 0.1, 0.3)
-METRICS = ("psnr", "ssim", "sharpness", "action_error_ratio_procgen", "fd_action_procgen")
+METRICS = (
+    "psnr", "ssim", "sharpness", "action_error_ratio_procgen", "fd_action_procgen", "fd_frames_procgen",
+    "lpips_action_procgen",
+)  # fmt: skip
 
 
 def unet(dim, mults, heads, head_dim, patch=1, remat="none", dtype="float32"):

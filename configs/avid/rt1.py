@@ -29,7 +29,9 @@ SCHEDULE = {
 }  # fmt: skip
 PROMPT = "Robot arm performs the task "  # and then the task; AVID §9.5
 NO_TEXT = {"width": 0, "layers": 0, "heads": 0, "max_length": 0, "prompt": ""}
-METRICS = ("psnr", "ssim", "sharpness", "action_error_ratio_rt1", "fd_action_rt1")
+METRICS = (
+    "psnr", "ssim", "sharpness", "action_error_ratio_rt1", "fd_action_rt1", "fd_frames_rt1", "lpips_action_rt1",
+)  # fmt: skip
 REMOTE = {
     "url": "http://127.0.0.1:8765", "token_env": "", "timeout": 600.0, "tries": 10, "pause": 0.5,
     "longest_pause": 30.0, "batch": 8,

@@ -20,7 +20,9 @@ from vgen_jax.runs.action import (
     ActionConfig,
     action_target,
     distance_net,
+    frames_net,
     load_action_reader,
+    perceptual_net,
     predictor_network,
     steps_net,
 )
@@ -67,6 +69,34 @@ def test_the_features_of_a_clip_are_a_mean_over_its_steps(tmp_path: Path) -> Non
     assert distance_net(reader).name == "fd_action_test" and found.shape == (2, 1, 16)
     steps = extractor(steps_net(reader, 4), 2)(clips[:, None])
     assert steps_net(reader, 4).name == "action_error_ratio_test" and steps.shape == (2, 1, 3 * 2)
+
+
+def test_single_frames_are_compared_in_what_the_predictor_sees(tmp_path: Path) -> None:
+    reader = load_action_reader(random_reader(tmp_path / "export"))
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (3, 5, 16, 16, 3), np.uint8)
+    little, much = (
+        np.clip(frames + rng.normal(0, deviation, frames.shape), 0, 255).astype(np.uint8) for deviation in (8.0, 80.0)
+    )
+    net = perceptual_net(reader)
+    assert (net.name, net.rows) == ("lpips_action_test", "pair")
+    measure = extractor(net, 3)
+    same, near, far, back = (
+        measure(np.stack(pair, axis=2))[..., 0]
+        for pair in ((frames, frames), (frames, little), (frames, much), (much, frames))
+    )
+    assert same.shape == (3, 5) and (same == 0).all()
+    assert (0 < near).all() and (near < far).all() and (far < 4).all()
+    np.testing.assert_allclose(back, far, rtol=1e-5)
+    np.testing.assert_allclose(measure(np.stack((frames, much), axis=2)[:, 3:4])[:, 0, 0], far[:, 3], rtol=1e-5)
+
+    net = frames_net(reader)
+    assert (net.name, net.rows, net.width) == ("fd_frames_test", "frame", 16)
+    features = extractor(net, 3)
+    found = features(frames)
+    assert found.shape == (3, 5, 16)
+    np.testing.assert_allclose(features(frames[:, 2:3]), found[:, 2:3], rtol=1e-4, atol=1e-5)
+    assert not np.allclose(features(much), found, atol=1e-2)
 
 
 def pipeline(folder: Path, action: str) -> PipelineConfig:

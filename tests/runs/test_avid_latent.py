@@ -32,7 +32,7 @@ from vgen_jax.runs.avid import world_config
 from vgen_jax.runs.folder import resolved
 from vgen_jax.types import Condition, VgenError
 
-METRICS = ("psnr", "ssim", "action_error_ratio_test", "fd_action_test")
+METRICS = ("psnr", "ssim", "action_error_ratio_test", "fd_action_test", "fd_frames_test", "lpips_action_test")
 LENGTH = 17
 
 

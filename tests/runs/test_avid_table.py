@@ -19,7 +19,7 @@ from vgen_jax.runs.folder import resolved
 from vgen_jax.types import VgenError
 
 DATA = ("pretrain", "coinrun", "actions", "test")
-METRICS = ("psnr", "ssim", "action_error_ratio_test", "fd_action_test")
+METRICS = ("psnr", "ssim", "action_error_ratio_test", "fd_action_test", "fd_frames_test", "lpips_action_test")
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,12 @@
 Each of five feature maps is scaled to unit length over its channels; squared differences are weighted by a learned
 non-negative weight per channel, summed over channels, averaged over the pixels, and added up over the maps. Frames are
 compared at their own resolution. Names carry the classifier: ``lpips_vgg``, ``lpips_alex``.
+
+``unweighted_distance`` is the same of any network's maps, without learned weights; it is named after its network
+(``lpips_action_procgen``) and is never called LPIPS.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -41,10 +45,30 @@ def lpips(name: str, params: Any, pairs_BPHWC: Array) -> Array:
     x = x.astype(jnp.float32) / 255.0 if jnp.issubdtype(x.dtype, jnp.integer) else x
     x = (2.0 * x - 1.0 - jnp.asarray(SHIFT)) / jnp.asarray(SCALE)
     maps: Any = Stages(STAGES[name]).apply({"params": params["net"]}, x.reshape(-1, *x.shape[2:]))
-    distance = jnp.zeros(len(x))
-    for n, features in enumerate(maps):
+    weighted = [
+        (difference * params["heads"][str(n)]).sum(-1).mean((1, 2)) for n, difference in enumerate(_differences(maps))
+    ]
+    return sum(weighted, jnp.zeros(len(x) // 2))[:, None]
+
+
+def unweighted_distance(maps: Sequence[Array]) -> Array:
+    """The distance of each pair of frames in any network's maps: all channels and all maps count alike.
+
+    Args:
+        maps: activations (2B, h, w, C); the frames of a pair lie one behind the other.
+
+    Returns:
+        float32 (B, 1), in [0, 4]; 0 for identical frames.
+    """
+    each = [difference.sum(-1).mean((1, 2)) for difference in _differences(maps)]
+    return jnp.stack(each).mean(0)[:, None]
+
+
+def _differences(maps: Sequence[Array]) -> list[Array]:
+    """Of each map, the squared difference (B, h, w, C) of a pair's channels, which are scaled to unit length."""
+    found = []
+    for features in maps:
         features = features / (jnp.linalg.norm(features, axis=-1, keepdims=True) + EPSILON)
-        pair = features.reshape(len(x), 2, *features.shape[1:])
-        difference = (pair[:, 0] - pair[:, 1]) ** 2
-        distance += (difference * params["heads"][str(n)]).sum(-1).mean((1, 2))
-    return distance[:, None]
+        pair = features.reshape(-1, 2, *features.shape[1:])
+        found.append((pair[:, 0] - pair[:, 1]) ** 2)
+    return found

@@ -16,7 +16,7 @@ from einops import rearrange
 
 from vgen_jax.models.place import GRID, NORM_EPS, PATCH, grid_average
 from vgen_jax.nn.resnet import Downsample, ResnetBlock, conv3x3, group_norm
-from vgen_jax.types import Array, VgenError
+from vgen_jax.types import Array, Params, VgenError
 
 
 class ActionPredictor(nn.Module):
@@ -76,3 +76,20 @@ class ActionPredictor(nn.Module):
             x = x + nn.Conv(self.width, (3,), dtype=self.dtype, name=f"mixer_{i}")(jax.nn.silu(x))
         features_BTD = jax.nn.silu(x).astype(jnp.float32)
         return nn.Dense(self.outputs, name="out")(features_BTD), features_BTD
+
+
+def still_maps(network: ActionPredictor, params: Params, x_BHWC: Array) -> list[Array]:
+    """What the predictor sees in single frames: the activations (B, h, w, C) of each level, float32, finest first.
+
+    A frame is taken as a step in which nothing moves, so that a network that knows pairs looks at it alone.
+
+    Args:
+        x_BHWC: float frames in [-1, 1].
+    """
+    levels = [f"level_{level}_resnet_{network.blocks_per_level - 1}" for level in range(len(network.level_channels))]
+    _, state = network.apply(
+        {"params": params}, jnp.stack([x_BHWC, x_BHWC], axis=1),
+        capture_intermediates=lambda module, _: module.name in levels, mutable=["intermediates"],
+    )  # fmt: skip
+    found: Any = state["intermediates"]
+    return [found[level]["__call__"][0].astype(jnp.float32) for level in levels]

@@ -18,11 +18,12 @@ from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.schema import ActionSpace
 from vgen_jax.learning.slow import Task
 from vgen_jax.metrics.features import FeatureNet
-from vgen_jax.models.action_nets import ActionPredictor
+from vgen_jax.metrics.lpips import unweighted_distance
+from vgen_jax.models.action_nets import ActionPredictor, still_maps
 from vgen_jax.objectives.action import ActionTarget, action, normalised
 from vgen_jax.objectives.autoencoder import to_unit
 from vgen_jax.runs.inputs import Batches, Finish, pipeline_config
-from vgen_jax.scoring import FD_ACTION, RATIO
+from vgen_jax.scoring import FD_ACTION, FD_FRAMES, LPIPS_ACTION, RATIO
 from vgen_jax.types import Array, Key, Params, VgenError
 
 
@@ -161,6 +162,29 @@ def distance_net(reader: ActionReader) -> FeatureNet:
     name = f"{FD_ACTION}{reader.source}"
     contract = {**reader.contract, "features": "mean over a clip's steps"}
     return FeatureNet(name, "clip", reader.network.width, lambda p, x: features(p, x).mean(1), reader.params, contract)
+
+
+def frames_net(reader: ActionReader) -> FeatureNet:
+    """Averages of what the predictor sees in a frame, over each level's map: the network of ``fd_frames_<source>``."""
+
+    def apply(params: Params, frames_BHWC: Array) -> Array:
+        maps = still_maps(reader.network, params, to_unit(frames_BHWC))
+        return jnp.concatenate([x.mean((1, 2)) for x in maps], axis=-1)
+
+    contract = {**reader.contract, "features": "means of each level, of single frames"}
+    name, width = f"{FD_FRAMES}{reader.source}", sum(reader.network.level_channels)
+    return FeatureNet(name, "frame", width, apply, reader.params, contract)
+
+
+def perceptual_net(reader: ActionReader) -> FeatureNet:
+    """The distance of two frames in what the predictor sees, as the network of ``lpips_action_<source>``."""
+
+    def apply(params: Params, pairs_BPHWC: Array) -> Array:
+        frames = pairs_BPHWC.reshape(-1, *pairs_BPHWC.shape[2:])
+        return unweighted_distance(still_maps(reader.network, params, to_unit(frames)))
+
+    contract = {**reader.contract, "features": "maps of each level, of single frames, without learned weights"}
+    return FeatureNet(f"{LPIPS_ACTION}{reader.source}", "pair", 1, apply, reader.params, contract)
 
 
 def steps_net(reader: ActionReader, frames: int) -> FeatureNet:

@@ -13,7 +13,7 @@ from vgen_jax.comparison import Result
 from vgen_jax.metrics.normalised import HIGHER_IS_BETTER
 from vgen_jax.scoring import RATIO
 
-FRAMEWISE = ("ssim", "psnr", "lpips_vgg", "lpips_alex")
+FRAMEWISE = ("ssim", "psnr", "lpips_")  # or what a metric begins with
 BEATEN_BY_AVID = ("diffusion", "product_of_experts", "action_guidance")
 AVID, BASE, FINETUNED = "avid", "base", "finetune"
 
@@ -46,7 +46,7 @@ def claims(results: Mapping[str, Result], draws: int, seed: int) -> list[Claim]:
         if {better, worse} <= names:
             pair = [_values(results[name], metric) for name in (better, worse)]
             if pair[0] is not None and pair[1] is not None:
-                name = metric or "action accuracy"
+                name = _full_name(results[better], metric) if metric else "action accuracy"
                 found.append(Claim(name, better, worse, *_difference(pair[0] - pair[1], draws, seed)))
     return found
 
@@ -56,10 +56,16 @@ def _values(result: Result, metric: str) -> np.ndarray | None:
     if not metric:
         ratios = [rows for name, rows in result.rows.items() if name.startswith(RATIO) and name.endswith(".under")]
         return ratios[0] if ratios else None
-    if metric not in result.rows:
+    name = _full_name(result, metric)
+    if name not in result.rows:
         return None
-    family = "lpips" if metric.startswith("lpips") else metric
-    return result.rows[metric] if HIGHER_IS_BETTER[family] else -result.rows[metric]
+    family = "lpips" if name.startswith("lpips_") else name
+    return result.rows[name] if HIGHER_IS_BETTER[family] else -result.rows[name]
+
+
+def _full_name(result: Result, start: str) -> str:
+    """The first metric of a result that begins so; ``start`` if there is none."""
+    return next((name for name in result.rows if name.startswith(start)), start)
 
 
 def _difference(values_N: np.ndarray, draws: int, seed: int) -> tuple[float, float, float]:

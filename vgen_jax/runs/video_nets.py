@@ -13,12 +13,20 @@ from vgen_jax.checkpoint import check_matches, digest, load_export
 from vgen_jax.convert import feature_nets
 from vgen_jax.metrics.features import FeatureNet
 from vgen_jax.objectives.autoencoder import to_unit
-from vgen_jax.runs.action import ActionReader, distance_net, load_action_reader, steps_net
+from vgen_jax.runs.action import (
+    ActionReader,
+    distance_net,
+    frames_net,
+    load_action_reader,
+    perceptual_net,
+    steps_net,
+)
 from vgen_jax.runs.place import PlaceConfig, place_network
-from vgen_jax.scoring import FD_ACTION, FD_PLACE, RATIO, ActionTest
+from vgen_jax.scoring import FD_ACTION, FD_FRAMES, FD_PLACE, LPIPS_ACTION, OF_ACTIONS, RATIO, ActionTest
 from vgen_jax.types import Array, Params, VgenError
 
 OF_PLACES = {FD_PLACE: "fd_", "src_place_vizdoom": "src_"}  # metric -> what is left of it without the encoder's name
+OF_FEATURES = {FD_ACTION: distance_net, FD_FRAMES: frames_net, LPIPS_ACTION: perceptual_net}
 
 
 class Nets(NamedTuple):
@@ -54,21 +62,21 @@ def load_nets(metrics: Sequence[str], config: ConfigDict) -> Nets:
         name: feature_nets.feature_net(name, config.weights_dir) for name in metrics if name in feature_nets.ORIGINALS
     }
     found |= {name: place_net(config.place_dir, name) for name in metrics if name in OF_PLACES}
-    of_actions = [name for name in metrics if name.startswith((FD_ACTION, RATIO))]
+    of_actions = [name for name in metrics if name.startswith(OF_ACTIONS)]
     if not of_actions:
         return Nets(found, None)
     if not config.action_dir:
         raise VgenError(f"{of_actions[0]} needs an action predictor: give --config.action_dir=FOLDER, an export of one")
     reader = load_action_reader(Path(config.action_dir))
-    for name in of_actions:
-        if name not in (f"{FD_ACTION}{reader.source}", f"{RATIO}{reader.source}"):
-            raise VgenError(
-                f"{config.action_dir} holds an action predictor of {reader.source}, which {name} is not named after: "
-                f"ask for {FD_ACTION}{reader.source} and {RATIO}{reader.source}, or give another one"
-            )
-    if f"{FD_ACTION}{reader.source}" in of_actions:
-        net = distance_net(reader)
-        found[net.name] = net
+    if wrong := [name for name in of_actions if name not in {f"{prefix}{reader.source}" for prefix in OF_ACTIONS}]:
+        prefix = next(prefix for prefix in OF_ACTIONS if wrong[0].startswith(prefix))
+        raise VgenError(
+            f"{config.action_dir} holds an action predictor of {reader.source}, which {wrong[0]} is not named after: "
+            f"ask for {prefix}{reader.source}, or give another one"
+        )
+    for prefix, make in OF_FEATURES.items():
+        if f"{prefix}{reader.source}" in of_actions:
+            found[f"{prefix}{reader.source}"] = make(reader)
     return Nets(found, reader if any(name.startswith(RATIO) for name in of_actions) else None)
 
 
