@@ -83,6 +83,12 @@ def load_autoencoder(folder: Path) -> Autoencoder:
     network = autoencoder_network(config)
     frame = jax.ShapeDtypeStruct((1, network.factor, network.factor, 3), jnp.float32)
     check_matches(params, jax.eval_shape(network.init, jax.random.key(0), frame)["params"], folder)
+    return autoencoder_of(config, params, scale, folder)
+
+
+def autoencoder_of(config: AutoencoderConfig, params: Params, scale: float, folder: Path) -> Autoencoder:
+    """A frozen autoencoder of these parameters; ``folder`` is where they come from."""
+    network = autoencoder_network(config)
 
     def encode(params: Params, frames: Array) -> Array:
         mean, _ = network.apply({"params": params}, to_unit(frames), method="encode")
@@ -162,7 +168,10 @@ def load_slow_model(folder: Path) -> SlowModel:
         raise VgenError(f"{info_file} is missing: export the model again")
     info = info or DatasetInfo.from_json(info_file.read_text(), str(info_file))
     windows = _tuple(_key(raw, "windows", folder))
-    return SlowModel(config, networks, params, load_autoencoder(autoencoder_folder), info, windows)
+    autoencoder = load_autoencoder(autoencoder_folder)
+    return SlowModel(
+        config, networks, jax.device_put(params), autoencoder, info, windows
+    )  # whoever uses them shares them
 
 
 def frame_size(model: SlowModel) -> tuple[int, int]:

@@ -6,23 +6,57 @@ Bundled weights, no data, 25 sampling steps; 2 CPU cores, about 8 minutes. SlowF
 1.037 × the memory for ModelScopeT2V on a V100 (D.2). ``:tiny`` is for tests, with a model beside its work
 directory. What it printed stands in docs/memories.md.
 
-variant    sampling
-plain      one network evaluation per step
-guided     two, with classifier-free guidance, as ModelScopeT2V samples
+variant     network                                  sampling
+plain       VizDoom's, bundled, 5 M parameters       one network evaluation per step
+guided      the same                                 two, with classifier-free guidance
+modelscope  ModelScopeT2V's, 1.4 B, random weights   two, as the paper has it; 8×8 latents, 2 past and 2 new frames
 
 ``temp_lora`` merges the adapter into a second copy of the adapted weights, once per chunk;
-``temp_lora_intercepted`` has no such copy and pays in every sampling step.
+``temp_lora_intercepted`` has no such copy and pays in every sampling step. ``modelscope`` has the paper's network at
+the smallest size that it takes, so that a CPU can time it: 24 GiB of memory and an hour of 2 cores. Its adapters are
+intercepted; ``temp_lora_attention`` adapts the attention's projections alone.
 """
 
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.slow import modelscope
+
+ATTENTION = "attn"
+MERGED = {
+    "none": common.memory(),
+    "temp_lora": common.memory("temp_lora"),
+    "temp_lora_intercepted": {**common.memory("temp_lora"), "sampling": "intercepted"},
+}
+INTERCEPTED = {
+    "none": common.memory(),
+    "temp_lora_attention": {
+        **common.memory("temp_lora", lora={"rank": 32, "alpha": 0.0, "targets": ATTENTION}), "sampling": "intercepted",
+    },
+    "temp_lora": {**common.memory("temp_lora"), "sampling": "intercepted"},
+}  # fmt: skip
+WINDOW = {"past": 2, "future": 4, "chunks": 15, "warm_up": 2}
+BUNDLED = {"model_dir": "asset:vizdoom/slow", "made": {}, **WINDOW, "steps": 25, "memories": MERGED}
+
+
+def full(remat="none"):
+    """ModelScopeT2V's networks in float32."""
+    slow, autoencoder = modelscope.FULL
+    return {
+        "slow": {**slow, "unet": {**slow["unet"], "dtype": "float32", "remat": remat}}, "autoencoder": autoencoder,
+        "height": 64, "width": 64,
+    }  # fmt: skip
+
 
 VARIANTS = {
-    "plain": {"model_dir": "asset:vizdoom/slow", "past": 2, "future": 4, "chunks": 15, "steps": 25, "guidance": 1.0},
-    "guided": {"model_dir": "asset:vizdoom/slow", "past": 2, "future": 4, "chunks": 15, "steps": 25, "guidance": 2.0},
-    "tiny": {"model_dir": "@slow/export", "past": 2, "future": 2, "chunks": 3, "steps": 2, "guidance": 1.0},
-}
+    "plain": {**BUNDLED, "guidance": 1.0},
+    "guided": {**BUNDLED, "guidance": 2.0},
+    "modelscope": {
+        **BUNDLED, "model_dir": "", "made": full(), "past": 2, "future": 2, "chunks": 3, "warm_up": 1, "guidance": 9.0,
+        "memories": INTERCEPTED,
+    },
+    "tiny": {**BUNDLED, "model_dir": "@slow/export", "future": 2, "chunks": 3, "steps": 2, "guidance": 1.0},
+}  # fmt: skip
 
 
 def get_config(arg="plain"):
@@ -33,14 +67,10 @@ def get_config(arg="plain"):
     return ConfigDict(
         {
             "run": "fast_benchmark",
-            "model_dir": v["model_dir"],
-            "benchmark": {"videos": 1, **{key: v[key] for key in ("past", "future", "chunks", "guidance")}},
+            "model_dir": v["model_dir"], "made": v["made"],
+            "benchmark": {"videos": 1, **{key: v[key] for key in ("past", "future", "chunks", "guidance", "warm_up")}},
             "sampler": common.sampler(v["steps"]),
-            "memories": {
-                "none": common.memory(),
-                "temp_lora": common.memory("temp_lora"),
-                "temp_lora_intercepted": {**common.memory("temp_lora"), "sampling": "intercepted"},
-            },
+            "memories": v["memories"],
         },
         convert_dict=True,
-    )
+    )  # fmt: skip

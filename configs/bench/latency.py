@@ -24,7 +24,9 @@ def get_config(arg="cpu"):
     return ConfigDict(
         {
             "run": "latency", "model_dir": v["model_dir"], "steps": v["steps"],
-            "benchmark": {"videos": 1, "guidance": 1.0, **{key: v[key] for key in ("past", "future", "chunks")}},
+            "benchmark": {
+                "videos": 1, "guidance": 1.0, "warm_up": 2, **{key: v[key] for key in ("past", "future", "chunks")},
+            },
             "sampler": common.sampler(v["steps"][0]), "memory": common.memory(),
         },
         convert_dict=True,

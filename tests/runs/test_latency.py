@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from configs.bench import latency as configs
-from vgen_jax.runs import fast_benchmark, latency
+from vgen_jax.runs import latency
 from vgen_jax.runs.fast_benchmark import Lane
 from vgen_jax.runs.folder import resolved
 from vgen_jax.runs.latency import Wait
@@ -22,8 +22,7 @@ def test_the_median_and_the_slowest_after_the_warm_up(monkeypatch: pytest.Monkey
         steps: Lane(times, SimpleNamespace(close=lambda: closed.append(1)), lambda: (1, 0))
         for steps, times in seconds.items()
     }
-    assert fast_benchmark.WARM_UP == 2
-    assert latency.timed(lanes, 3) == {4: Wait(2.0, 7.0, 0), 25: Wait(6.0, 9.0, 0)}
+    assert latency.timed(lanes, 3, 2) == {4: Wait(2.0, 7.0, 0), 25: Wait(6.0, 9.0, 0)}
     assert len(closed) == 2
 
 

@@ -12,10 +12,13 @@ of z^{i-1}, as noisy as the rest. "No text" is the empty text of classifier-free
 Only the adapter and its optimiser are state. One step of one video is one compiled call, of which the network's weights
 are an argument; each video of a batch has an adapter, an optimiser and random numbers of its own. The loop over steps
 and videos stays outside: a scan, or a ``vmap`` that gives each video kernels of its own, takes a CPU to slow
-convolutions (2.6 times as long an update for the VizDoom model), and calls are dispatched without waiting anyway.
+convolutions (2.6 times as long an update for the VizDoom model), and calls are dispatched without waiting anyway. A
+video's part is taken out of the batch's state before its steps and put back after them, by calls of their own: within
+the step the compiler would copy the state of all videos.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -87,9 +90,9 @@ class FastState:
     opt_state: Any
 
 
-# (state, frozen parameters, windows with leading axes (clips, B), one key per video, number of the video, number of the
-# step) -> (state with that video's part replaced, loss)
-FastStep = Callable[[FastState, Params, VideoBatch, Key, int, int], tuple[FastState, Array]]
+# (state of one video, without the leading axis, frozen parameters, its window with B = 1, the video's key, number of
+# the step) -> (state, loss)
+FastStep = Callable[[FastState, Params, VideoBatch, Key, int], tuple[FastState, Array]]
 # (state, frozen parameters, windows, keys) -> (state, losses (B, steps))
 FastUpdate = Callable[[FastState, Params, VideoBatch, Key], tuple[FastState, Array]]
 
@@ -114,8 +117,7 @@ def fast_step(
 ) -> FastStep:
     """One step of one video as a pure function, to be jitted with a donated state.
 
-    Its windows have axes (clips, B, …) with as many clips as steps, one each, or a single one for all of them. Text
-    tokens and actions may be absent where the network has none.
+    Text tokens and actions may be absent where the network has none.
 
     Args:
         embed, predict: the frozen network as functions of its parameters; the adapter's paths are those of the module
@@ -138,23 +140,22 @@ def fast_step(
         )
         return objective({"lora": lora}, batch, rng)[0]
 
-    def step(
-        state: FastState, params: Params, windows: VideoBatch, key_B: Key, video: int, number: int
-    ) -> tuple[FastState, Array]:
-        lora, moments = jax.tree.map(lambda x: x[video], (state.lora, state.opt_state))
+    def step(state: FastState, params: Params, window: VideoBatch, key: Key, number: int) -> tuple[FastState, Array]:
+        lora, moments = state.lora, state.opt_state
         if not config.persist_optimizer:
             moments = jax.tree.map(lambda old, new: jnp.where(number == 0, new, old), moments, adam.init(lora))
-        window = jax.tree.map(lambda x: jnp.asarray(x)[jnp.minimum(number, len(x) - 1), video][None], windows)
-        value, grads = jax.value_and_grad(loss)(lora, params, window, jax.random.fold_in(key_B[video], number))
+        value, grads = jax.value_and_grad(loss)(lora, params, window, jax.random.fold_in(key, number))
         updates, moments = adam.update(grads, moments)
-        new = FastState(optax.apply_updates(lora, updates), moments)
-        return jax.tree.map(lambda old, x: old.at[video].set(x), state, new), value
+        return FastState(optax.apply_updates(lora, updates), moments), value
 
     return step
 
 
 def fast_update(config: FastConfig, step: FastStep) -> FastUpdate:
     """All steps of a chunk, for all videos.
+
+    Its windows have axes (clips, B, …) with as many clips as steps, one each, or a single one for all of them. The
+    state that it is given is consumed.
 
     Args:
         step: ``fast_step``'s, jitted.
@@ -163,9 +164,24 @@ def fast_update(config: FastConfig, step: FastStep) -> FastUpdate:
     def update(state: FastState, params: Params, windows: VideoBatch, key_B: Key) -> tuple[FastState, Array]:
         losses = []
         for video in range(key_B.shape[0]):
+            own = _taken(state, video)
             for number in range(config.steps):
-                state, loss = step(state, params, windows, key_B, video, number)
+                window = jax.tree.map(lambda x: x[min(number, len(x) - 1), video][None], windows)  # noqa: B023
+                own, loss = step(own, params, window, key_B[video], number)
                 losses.append(loss)
+            state = _put(state, own, video)
         return state, jnp.stack(losses).reshape(-1, config.steps)
 
     return update
+
+
+@jax.jit
+def _taken(state: FastState, video: int) -> FastState:
+    """One video's part."""
+    return jax.tree.map(lambda x: x[video], state)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _put(state: FastState, own: FastState, video: int) -> FastState:
+    """``state`` with one video's part replaced, in place."""
+    return jax.tree.map(lambda x, new: jax.lax.dynamic_update_index_in_dim(x, new, video, 0), state, own)

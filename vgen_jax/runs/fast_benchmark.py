@@ -5,8 +5,12 @@ on all of them; a chunk is over when its frames are written and the memory has l
 CPU seconds of the process are given beside the clock's, since other work on the machine stretches only the latter.
 
 Memory: each rollout once more in a process of its own, whose peak counts: of the device where it tells (a GPU), else of
-the process's resident memory. A process before it fills the compilation cache, so that no compiler is in the peak. The
+the process's resident memory, twice: since its start, and while it generates, with what tracing has left behind given
+back to the system before. A process before it fills the compilation cache, so that no compiler is in the peak. The
 arrays that are held between chunks are given as well: parameters, adapters, the optimiser's moments.
+
+Without a ``model_dir`` the network is made: one of the shape in ``config.made``, with random weights, on which neither
+time nor memory depends.
 """
 
 import dataclasses
@@ -28,16 +32,17 @@ from ml_collections import ConfigDict
 from vgen_jax import build
 from vgen_jax.actions import ActionCodec
 from vgen_jax.diffusion.samplers import Sampler
-from vgen_jax.log import peak_mib, progress
+from vgen_jax.log import forget_peak, peak_mib, progress
 from vgen_jax.rollout import Generated, Start, rollout
 from vgen_jax.runs.folder import keep_config, write_results
 from vgen_jax.runs.generate import chunk_decoder, token_length
+from vgen_jax.runs.made_inputs import made_model
 from vgen_jax.runs.memory import MemoryConfig, chunk_sampler, make_memory
 from vgen_jax.runs.videos import Videos
 from vgen_jax.types import VgenError
 
 TABLE_FILE = "fast_benchmark.md"
-WARM_UP = 2  # chunks before the clock starts: they compile
+PEAK_CHUNKS = 2  # during which the peak of a process is taken
 PLAIN = "none"  # what all others are compared with
 
 
@@ -50,6 +55,7 @@ class FastBenchmarkConfig:
         videos: at once.
         chunks: timed with each memory.
         guidance: scale of classifier-free guidance; 1 for none.
+        warm_up: chunks before the clock starts: they compile.
     """
 
     past: int
@@ -57,9 +63,10 @@ class FastBenchmarkConfig:
     videos: int
     chunks: int
     guidance: float
+    warm_up: int
 
     def __post_init__(self) -> None:
-        for name in ("past", "future", "videos", "chunks"):
+        for name in ("past", "future", "videos", "chunks", "warm_up"):
             if getattr(self, name) < 1:
                 raise VgenError(f"benchmark.{name} is {getattr(self, name)}: use 1 or more")
 
@@ -73,11 +80,18 @@ class Lane(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a memory costs: the median chunk in seconds, and memory in MiB."""
+    """What a memory costs: the median chunk in seconds, and memory in MiB.
+
+    Attributes:
+        peak_mib: while it generates.
+        process_mib: the peak since the process has started, which loads, traces and compiles.
+        held_mib: arrays between chunks.
+    """
 
     seconds: float
     cpu_seconds: float
     peak_mib: float
+    process_mib: float
     held_mib: float
 
 
@@ -94,9 +108,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
     raw = config.to_dict()
     peaks = {key: in_a_process_of_its_own(raw, key) for key in memories}  # before this process takes the device
     with tempfile.TemporaryDirectory(dir=workdir) as folder:
-        model = build.load_slow_model(Path(config.model_dir))
+        model = model_of(raw)
         lanes = {key: make_lane(model, settings, sampler, m, Path(folder) / key) for key, m in memories.items()}
-        times = interleaved(lanes, settings.chunks)
+        times = interleaved(lanes, settings.chunks, settings.warm_up)
     costs = {key: Cost(*times[key], *peaks[key]) for key in memories}
     results = {
         **named(costs),
@@ -115,6 +129,16 @@ def run(config: ConfigDict, workdir: Path) -> None:
     print(text, flush=True)
 
 
+def model_of(raw: Mapping[str, Any]) -> build.SlowModel:
+    """The model of ``model_dir``, or one of the shape in ``made``."""
+    if raw["model_dir"]:
+        return build.load_slow_model(Path(raw["model_dir"]))
+    made = raw["made"]
+    slow = build.section(build.SlowConfig, made["slow"], "made.slow")
+    autoencoder = build.section(build.AutoencoderConfig, made["autoencoder"], "made.autoencoder")
+    return made_model(slow, autoencoder, made["height"], made["width"], raw["benchmark"]["future"])
+
+
 def make_lane(
     model: build.SlowModel, settings: FastBenchmarkConfig, sampler: Sampler, memory_config: MemoryConfig, folder: Path
 ) -> Lane:
@@ -124,7 +148,7 @@ def make_lane(
     actions = codec.chunks(itertools.cycle(command.name for command in model.data.commands))
     height, width = (side // model.autoencoder.factor for side in build.frame_size(model))
     rng = np.random.default_rng(0)
-    shape = (settings.videos, settings.past, height, width, model.autoencoder.channels)
+    shape = (settings.videos, settings.past, height, width, model.config.latent_channels)
     action_BTA = np.zeros((*shape[:2], model.config.action_dim), np.float32) if model.config.action_dim else None
     start = Start(rng.standard_normal(shape, np.float32), action_BTA, np.arange(settings.videos))
     memory = make_memory(memory_config, model, settings.past, future)
@@ -148,10 +172,10 @@ def play(lane: Lane) -> tuple[float, float]:
     return time.perf_counter() - begun, time.process_time() - cpu_begun
 
 
-def interleaved(lanes: Mapping[str, Lane], chunks: int) -> dict[str, tuple[float, float]]:
+def interleaved(lanes: Mapping[str, Lane], chunks: int, warm_up: int) -> dict[str, tuple[float, float]]:
     """The median seconds and CPU seconds of a chunk of each lane; who is first changes from round to round."""
     for lane in lanes.values():
-        for _ in range(WARM_UP):
+        for _ in range(warm_up):
             play(lane)
     played: dict[str, list[tuple[float, float]]] = {key: [] for key in lanes}
     for number in progress(range(chunks), desc="fast_benchmark", unit="chunk"):
@@ -163,30 +187,37 @@ def interleaved(lanes: Mapping[str, Lane], chunks: int) -> dict[str, tuple[float
     return {key: (clock, cpu) for key, (clock, cpu) in medians.items()}
 
 
-def in_a_process_of_its_own(raw: Mapping[str, Any], key: str) -> tuple[float, float]:
-    """Peak memory of a rollout with the memory ``key``, and what its arrays hold, MiB."""
+def in_a_process_of_its_own(raw: Mapping[str, Any], key: str) -> tuple[float, float, float]:
+    """``peak_of`` a rollout with the memory ``key``."""
     cache = str(jax.config.values["jax_compilation_cache_dir"] or "")
-    found = (0.0, 0.0)
-    for _ in range(2):  # the first one fills the compilation cache
+    found = (0.0, 0.0, 0.0)
+    for chunks in (0, PEAK_CHUNKS):  # the first one fills the compilation cache
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            found = pool.submit(peak_of, dict(raw), key, cache).result()
+            found = pool.submit(peak_of, dict(raw), key, cache, chunks).result()
     return found
 
 
-def peak_of(raw: Mapping[str, Any], key: str, cache: str) -> tuple[float, float]:
-    """In a new process: plays a few chunks; its peak memory and what its arrays hold, MiB."""
+def peak_of(raw: Mapping[str, Any], key: str, cache: str, chunks: int) -> tuple[float, float, float]:
+    """In a new process: plays a chunk and then ``chunks`` more.
+
+    Returns:
+        Peak memory during the latter, the peak since the start, and what the arrays hold after them, MiB.
+    """
     if cache:
         jax.config.update("jax_compilation_cache_dir", cache)
     settings = build.section(FastBenchmarkConfig, raw["benchmark"], "benchmark")
     sampler = build.section(Sampler, raw["sampler"], "sampler")
     memory_config = build.section(MemoryConfig, raw["memories"][key], f"memories.{key}")
-    model = build.load_slow_model(Path(raw["model_dir"]))
+    model = model_of(raw)
     with tempfile.TemporaryDirectory() as folder:
         lane = make_lane(model, settings, sampler, memory_config, Path(folder))
-        for _ in range(2 * WARM_UP):
+        play(lane)
+        since_start = peak_mib()
+        forget_peak()
+        for _ in range(chunks):
             play(lane)
         lane.videos.close()
-    return peak_mib(), sum(x.nbytes for x in jax.live_arrays()) / 2**20
+    return peak_mib(), max(since_start, peak_mib()), sum(x.nbytes for x in jax.live_arrays()) / 2**20
 
 
 def named(costs: Mapping[str, Cost]) -> dict[str, float]:
@@ -202,8 +233,11 @@ def named(costs: Mapping[str, Cost]) -> dict[str, float]:
 
 def markdown(costs: Mapping[str, Cost], results: Mapping[str, Any]) -> str:
     """The results as a table."""
-    head = "| memory | s a chunk | ÷ none | CPU s a chunk | ÷ none | peak MiB | ÷ none | arrays held, MiB | ÷ none |"
-    lines = [head, "|---" * 9 + "|"]
+    columns = ("s a chunk", "CPU s a chunk", "peak MiB", "peak since start, MiB", "arrays held, MiB")
+    lines = [
+        f"| memory | {' | '.join(f'{name} | ÷ none' for name in columns)} |",
+        "|---" * (1 + 2 * len(columns)) + "|",
+    ]
     for key, cost in costs.items():
         cells = [f"{x:,.3f} | {x / y:.3f}" for x, y in zip(cost, costs[PLAIN], strict=True)]
         lines.append(f"| {key} | {' | '.join(cells)} |")

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from vgen_jax import build
 from vgen_jax.diffusion.samplers import Sampler
-from vgen_jax.runs.fast_benchmark import WARM_UP, FastBenchmarkConfig, Lane, make_lane, play
+from vgen_jax.runs.fast_benchmark import FastBenchmarkConfig, Lane, make_lane, play
 from vgen_jax.runs.folder import keep_config, write_results
 from vgen_jax.runs.memory import MemoryConfig
 from vgen_jax.types import VgenError
@@ -51,7 +51,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
             )
             for steps in config.steps
         }
-        waits = timed(lanes, settings.chunks)
+        waits = timed(lanes, settings.chunks, settings.warm_up)
     shown = settings.future / model.data.fps
     machine = {
         "device": jax.devices()[0].device_kind, "cores": os.cpu_count(), "load_average_before": load_average,
@@ -64,10 +64,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
     print(text, flush=True)
 
 
-def timed(lanes: Mapping[int, Lane], chunks: int) -> dict[int, Wait]:
+def timed(lanes: Mapping[int, Lane], chunks: int, warm_up: int) -> dict[int, Wait]:
     """Every lane's wait; who is first changes from round to round."""
     for lane in lanes.values():
-        for _ in range(WARM_UP):
+        for _ in range(warm_up):
             play(lane)
     before = {steps: sum(lane.compilations()) for steps, lane in lanes.items()}
     seconds: dict[int, list[float]] = {steps: [] for steps in lanes}

@@ -1,7 +1,7 @@
 """Inputs for a training step whose data and weights are not there: its shapes are right, its numbers are zeros.
 
 Neither speed nor memory depends on what a network has learnt, so this is enough to compile or to time the very step
-that ``train`` runs.
+that ``train`` runs, and a model of random weights to time a rollout.
 """
 
 import dataclasses
@@ -20,11 +20,12 @@ from vgen_jax.checkpoint import export
 from vgen_jax.convert import exports, files, kl_vae, modelscope, schedulers
 from vgen_jax.data.pipeline import PipelineConfig
 from vgen_jax.data.records import INFO_FILE, EpisodeWriter, shard_name, write_text
-from vgen_jax.data.schema import ActionSpace, DatasetInfo, Episode, TextSpan
+from vgen_jax.data.schema import ActionSpace, Command, DatasetInfo, Episode, TextSpan
+from vgen_jax.data.text import encode_text
 from vgen_jax.runs.embed_texts import window_tokens
 from vgen_jax.runs.encode import encode_data
 from vgen_jax.runs.inputs import pipeline_config
-from vgen_jax.types import VgenError
+from vgen_jax.types import Array, VgenError
 
 MADE = ("autoencoder", "masked_diffusion", "finetune")  # objectives that inputs can be made for
 SCENE = "made/0"
@@ -144,3 +145,43 @@ def write_pipeline(folder: Path, autoencoder_dir: Path, slow: build.SlowConfig) 
     sampler = schedulers.from_config({"_class_name": "DDIMScheduler", "clip_sample": False}).sampler
     schedulers.save_scheduler(schedulers.Scheduler(slow.schedule, sampler, slow.kind), folder / schedulers.PART)
     os.symlink(autoencoder_dir, folder / kl_vae.PART)
+
+
+def made_model(
+    slow: build.SlowConfig, shape: build.AutoencoderConfig, height: int, width: int, chunk: int, text: str = "go"
+) -> build.SlowModel:
+    """A slow model of random weights, in memory alone; its one command is ``text``.
+
+    Args:
+        height, width: of its frames, in pixels.
+        chunk: frames of a command.
+    """
+    networks, coder = build.denoiser(slow), build.autoencoder_network(shape)
+    frame = jax.ShapeDtypeStruct((1, coder.factor, coder.factor, 3), jnp.float32)
+    rng = np.random.default_rng(0)
+    params = random_like(jax.eval_shape(networks.init, jax.random.key(0)), rng)
+    if slow.text.width and not slow.text.layers:
+        length = slow.text.max_length
+        tokens = np.stack([encode_text(words, length) for words in (text, "")])
+        embedding = rng.standard_normal((len(tokens), pretrained.CLIP_TOKENS, slow.text.width), np.float32)
+        params = {**params, "text": jax.device_put({"token": tokens, "embedding": embedding})}
+    coded = random_like(jax.eval_shape(coder.init, jax.random.key(0), frame)["params"], rng)
+    info = DatasetInfo(
+        source="made", simulator="none", simulator_version="", fps=8.0, frame_shape=(height, width, 3),
+        content="frames", chunk=chunk, action_spaces={}, commands=(Command(0, text, (text,), ()),), splits={},
+    )  # fmt: skip
+    return build.SlowModel(slow, networks, params, build.autoencoder_of(shape, coded, 1.0, Path("made")), info, ())
+
+
+def random_like(shapes: Any, rng: np.random.Generator) -> Any:
+    """Arrays of these shapes: kernels of unit gain, biases 0, every other vector 1."""
+
+    def one(path: tuple[Any, ...], leaf: Any) -> Array:
+        if len(leaf.shape) < 2:
+            return jnp.full(leaf.shape, 0.0 if path[-1].key == "bias" else 1.0, leaf.dtype)
+        unit = rng.random(leaf.shape, np.float32)
+        unit -= 0.5
+        unit *= np.sqrt(12.0 / np.prod(leaf.shape[:-1]))
+        return jax.device_put(unit.astype(leaf.dtype))
+
+    return jax.tree_util.tree_map_with_path(one, shapes)
