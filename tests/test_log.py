@@ -3,6 +3,7 @@
 import errno
 import json
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +163,14 @@ def test_progress_is_shown_by_the_first_process_only(
     monkeypatch.setattr(log, "QUIET_SECONDS", 0.0)
     assert list(progress(range(3))) == [0, 1, 2]
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can begin a process's peak anew")
+def test_the_peak_begins_anew() -> None:
+    size = 64
+    block = np.ones(size * 2**20, np.uint8)
+    assert block.sum() == block.size
+    before = log.peak_mib()
+    del block
+    assert log.forget_peak()
+    assert log.peak_mib() < before - size / 2

@@ -5,12 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from configs.bench import fast_learning
+from configs.slow import modelscope
+from vgen_jax import build
+from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.runs import fast_benchmark
-from vgen_jax.runs.fast_benchmark import Cost, Lane
+from vgen_jax.runs.fast_benchmark import Cost, FastBenchmarkConfig, Lane
+from vgen_jax.runs.memory import MemoryConfig
 from vgen_jax.types import VgenError
 
 
@@ -84,3 +90,28 @@ def test_what_has_nothing_to_be_compared_with_is_refused(tmp_path: Path, variant
     del config.memories["none"]
     with pytest.raises(VgenError, match="memories lacks 'none'"):
         fast_benchmark.run(config, tmp_path)
+
+
+def test_a_made_model_of_modelscopes_kind_plays(tmp_path: Path) -> None:
+    """The full network's sections, on a small one."""
+    config = fast_learning.get_config("modelscope").to_dict()
+    slow, autoencoder = modelscope.TINY
+    slow = {**slow, "unet": {**slow["unet"], "dtype": "float32"}}
+    raw = {**config, "made": {**config["made"], "slow": slow, "autoencoder": autoencoder, "height": 16, "width": 16}}
+    model = fast_benchmark.model_of(raw)
+    kernels = [leaf for leaf in jax.tree.leaves(model.params["unet"]) if leaf.ndim > 1]
+    assert all(0.5 < float(leaf.std()) * np.sqrt(np.prod(leaf.shape[:-1])) < 2.0 for leaf in kernels if leaf.size > 99)
+    settings = FastBenchmarkConfig(**{**raw["benchmark"], "guidance": 1.0})
+    assert set(raw["memories"]) == {"none", "temp_lora_attention", "temp_lora"}
+    for name in ("none", "temp_lora_attention"):
+        memory = build.section(MemoryConfig, raw["memories"][name], name)
+        lane = fast_benchmark.make_lane(model, settings, Sampler("ddim", 1), memory, tmp_path / name)
+        seconds, _ = fast_benchmark.play(lane)
+        chunk = next(lane.chunks)
+        lane.videos.close()
+        assert seconds > 0 and np.isfinite(chunk.latents_BTHWC).all()
+        assert lane.compilations() == (1, 0 if name == "none" else 1)
+        if name != "none":
+            layers = set(chunk.memory.lora.weights)
+            assert layers and all("attn" in layer for layer in layers)
+            assert any(np.abs(weights["b"]).max() > 0 for weights in chunk.memory.lora.weights.values())

@@ -162,14 +162,16 @@ def fast_update(config: FastConfig, step: FastStep) -> FastUpdate:
     """
 
     def update(state: FastState, params: Params, windows: VideoBatch, key_B: Key) -> tuple[FastState, Array]:
-        losses = []
-        for video in range(key_B.shape[0]):
+        losses, videos = [], key_B.shape[0]
+        for video in range(videos):
             own = _taken(state, video)
+            if videos == 1:  # then there is no need to hold it twice
+                jax.tree.map(lambda x: x.delete(), state)
             for number in range(config.steps):
                 window = jax.tree.map(lambda x: x[min(number, len(x) - 1), video][None], windows)  # noqa: B023
                 own, loss = step(own, params, window, key_B[video], number)
                 losses.append(loss)
-            state = _put(state, own, video)
+            state = _put(state, own, video) if videos > 1 else _alone(own)
         return state, jnp.stack(losses).reshape(-1, config.steps)
 
     return update
@@ -179,6 +181,12 @@ def fast_update(config: FastConfig, step: FastStep) -> FastUpdate:
 def _taken(state: FastState, video: int) -> FastState:
     """One video's part."""
     return jax.tree.map(lambda x: x[video], state)
+
+
+@jax.jit
+def _alone(own: FastState) -> FastState:
+    """The state of a batch of one video."""
+    return jax.tree.map(lambda x: x[None], own)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
