@@ -169,9 +169,8 @@ def load_slow_model(folder: Path) -> SlowModel:
     info = info or DatasetInfo.from_json(info_file.read_text(), str(info_file))
     windows = _tuple(_key(raw, "windows", folder))
     autoencoder = load_autoencoder(autoencoder_folder)
-    return SlowModel(
-        config, networks, jax.device_put(params), autoencoder, info, windows
-    )  # whoever uses them shares them
+    params = jax.device_put(params)  # once, for the sampler and the memory
+    return SlowModel(config, networks, params, autoencoder, info, windows)
 
 
 def frame_size(model: SlowModel) -> tuple[int, int]:

@@ -48,7 +48,7 @@ def lpips(name: str, params: Any, pairs_BPHWC: Array) -> Array:
     weighted = [
         (difference * params["heads"][str(n)]).sum(-1).mean((1, 2)) for n, difference in enumerate(_differences(maps))
     ]
-    return sum(weighted, jnp.zeros(len(x) // 2))[:, None]
+    return jnp.stack(weighted).sum(0)[:, None]
 
 
 def unweighted_distance(maps: Sequence[Array]) -> Array:
