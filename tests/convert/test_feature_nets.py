@@ -161,7 +161,7 @@ def test_lpips_is_its_formula(
     layers, after = build()
     with_statistics(layers)
     saved(name, {f"features.{key}": tensor for key, tensor in layers.state_dict().items()}, tmp_path)
-    pairs = frames(3, 2, *size, 3)
+    pairs = frames(4, 2, *size, 3)
     pairs[2, 1] = pairs[2, 0]
 
     def taps(x: np.ndarray) -> list[torch.Tensor]:
