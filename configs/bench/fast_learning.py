@@ -9,12 +9,12 @@ directory. What it printed stands in docs/memories.md.
 variant     network                                  sampling
 plain       VizDoom's, bundled, 5 M parameters       one network evaluation per step
 guided      the same                                 two, with classifier-free guidance
-modelscope  ModelScopeT2V's, 1.4 B, random weights   two, as the paper has it; 8×8 latents, 2 past and 2 new frames
+modelscope  ModelScopeT2V's, 1.4 B, random weights   two, guidance 9; 8×8 latents, 2 past and 2 new frames; not run yet
 
 ``temp_lora`` merges the adapter into a second copy of the adapted weights, once per chunk;
 ``temp_lora_intercepted`` has no such copy and pays in every sampling step. ``modelscope`` has the paper's network at
-the smallest size that it takes, so that a CPU can time it: 24 GiB of memory and an hour of 2 cores. Its adapters are
-intercepted; ``temp_lora_attention`` adapts the attention's projections alone.
+the smallest size that it takes. Its adapters are intercepted; ``temp_lora_attention`` adapts the attention's
+projections alone.
 """
 
 from ml_collections import ConfigDict
@@ -39,11 +39,11 @@ WINDOW = {"past": 2, "future": 4, "chunks": 15, "warm_up": 2}
 BUNDLED = {"model_dir": "asset:vizdoom/slow", "made": {}, **WINDOW, "steps": 25, "memories": MERGED}
 
 
-def full(remat="none"):
+def full():
     """ModelScopeT2V's networks in float32."""
     slow, autoencoder = modelscope.FULL
     return {
-        "slow": {**slow, "unet": {**slow["unet"], "dtype": "float32", "remat": remat}}, "autoencoder": autoencoder,
+        "slow": {**slow, "unet": {**slow["unet"], "dtype": "float32"}}, "autoencoder": autoencoder,
         "height": 64, "width": 64,
     }  # fmt: skip
 

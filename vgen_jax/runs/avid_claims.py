@@ -13,7 +13,7 @@ from vgen_jax.comparison import Result
 from vgen_jax.metrics.normalised import HIGHER_IS_BETTER
 from vgen_jax.scoring import RATIO
 
-FRAMEWISE = ("ssim", "psnr", "lpips_")  # or what a metric begins with
+FRAMEWISE = ("ssim", "psnr", "lpips_")  # how metrics begin that every clip has a number of
 BEATEN_BY_AVID = ("diffusion", "product_of_experts", "action_guidance")
 AVID, BASE, FINETUNED = "avid", "base", "finetune"
 
@@ -38,15 +38,17 @@ class Claim(NamedTuple):
 def claims(results: Mapping[str, Result], draws: int, seed: int) -> list[Claim]:
     """The paper's findings as far as the results have what they need."""
     names = set(results)
-    asked = [(metric, AVID, other) for other in BEATEN_BY_AVID for metric in FRAMEWISE]
+    measured = dict.fromkeys(name for result in results.values() for name in result.rows)
+    framewise = [name for start in FRAMEWISE for name in measured if name.startswith(start)]
+    asked = [(metric, AVID, other) for other in BEATEN_BY_AVID for metric in framewise]
     asked += [("", other, BASE) for other in sorted(names - {BASE})]
-    asked += [(metric, FINETUNED, other) for other in sorted(names - {FINETUNED}) for metric in (*FRAMEWISE, "")]
+    asked += [(metric, FINETUNED, other) for other in sorted(names - {FINETUNED}) for metric in (*framewise, "")]
     found = []
     for metric, better, worse in asked:
         if {better, worse} <= names:
             pair = [_values(results[name], metric) for name in (better, worse)]
             if pair[0] is not None and pair[1] is not None:
-                name = _full_name(results[better], metric) if metric else "action accuracy"
+                name = metric or "action accuracy"
                 found.append(Claim(name, better, worse, *_difference(pair[0] - pair[1], draws, seed)))
     return found
 
@@ -56,16 +58,10 @@ def _values(result: Result, metric: str) -> np.ndarray | None:
     if not metric:
         ratios = [rows for name, rows in result.rows.items() if name.startswith(RATIO) and name.endswith(".under")]
         return ratios[0] if ratios else None
-    name = _full_name(result, metric)
-    if name not in result.rows:
+    if metric not in result.rows:
         return None
-    family = "lpips" if name.startswith("lpips_") else name
-    return result.rows[name] if HIGHER_IS_BETTER[family] else -result.rows[name]
-
-
-def _full_name(result: Result, start: str) -> str:
-    """The first metric of a result that begins so; ``start`` if there is none."""
-    return next((name for name in result.rows if name.startswith(start)), start)
+    family = "lpips" if metric.startswith("lpips_") else metric
+    return result.rows[metric] if HIGHER_IS_BETTER[family] else -result.rows[metric]
 
 
 def _difference(values_N: np.ndarray, draws: int, seed: int) -> tuple[float, float, float]:
