@@ -24,6 +24,8 @@ from configs.data import revisit as data
 PAST, FUTURE, SAMPLER_STEPS = 2, 4, 4
 TEMPORAL = "temp_conv|transformer_in|transformers/temporal"
 ATTENTION = "transformer"
+UP = "^up_"  # the back pass ends in the middle of the network
+LAST = "^up_0_layer_1/temp_conv"  # the temporal convolutions of the last layer: the cheapest
 EVERYTHING = "^(?!conv_out$)"
 
 
@@ -41,6 +43,11 @@ SWEEP = {
     **{f"steps_{steps}": {"steps": steps} for steps in (4, 16)},
     "targets_temporal": {"lora": lora(targets=TEMPORAL)},
     "targets_attention": {"lora": lora(targets=ATTENTION)},
+    "targets_up": {"lora": lora(targets=UP)},
+    "targets_last": {"lora": lora(targets=LAST)},
+    "targets_last_rate_1e-03": {"lora": lora(targets=LAST), "learning_rate": 1e-3},
+    "noise_low": {"t_range": (0.0, 0.4)},
+    "noise_high": {"t_range": (0.6, 1.0)},
     "fresh_optimizer": {"persist_optimizer": False},
     **{f"guidance_{scale}": {"guidance": float(scale)} for scale in (2, 3)},
 }  # fmt: skip
@@ -107,6 +114,7 @@ def get_config(arg="all"):
                 "split": v["split"], "lengths": v["lengths"], "paths": v["count"], "batch": v["batch"],
                 "protocols": ("generated", "primed"), "future": FUTURE, "guidance": 1.0, "seed": 0,
                 "decode_frames": FUTURE, "shown_paths": v["shown"], "shown_memories": v["shown_memories"],
+                "memories": (),
             },
             "memories": v["memories"],
             "sampler": common.sampler(SAMPLER_STEPS),

@@ -75,7 +75,9 @@ def stepper(config: FastConfig, masking: Masking = MASKING, **options: Any) -> C
     return tiny.jit(fast_step(config, embed, predict, "eps", SCHEDULE, masking), **options)
 
 
-def by_hand(params: Any, state: FastState, batch: VideoBatch, key: Key, rate: float, steps: int) -> tuple[Any, list]:
+def by_hand(
+    params: Any, state: FastState, batch: VideoBatch, key: Key, rate: float, steps: int, first_t: int = 0
+) -> tuple[Any, list]:
     """Eq. (3) and Adam for one video, written out."""
     lora = jax.tree.map(lambda x: np.asarray(x[0], np.float64), state.lora.weights)
     x0 = np.asarray(batch.video_BTHWC[0, 0])[None]
@@ -91,7 +93,7 @@ def by_hand(params: Any, state: FastState, batch: VideoBatch, key: Key, rate: fl
 
     for step in range(steps):
         k_t, k_eps, _, _ = jax.random.split(jax.random.fold_in(key, step), 4)
-        t, eps = jax.random.randint(k_t, (1,), 0, SCHEDULE.steps), jax.random.normal(k_eps, x0.shape)
+        t, eps = jax.random.randint(k_t, (1,), first_t, SCHEDULE.steps), jax.random.normal(k_eps, x0.shape)
         value, grads = jax.value_and_grad(loss)(jax.tree.map(jnp.float32, lora), t, eps)
         losses.append(float(value))
         for layer in lora:
@@ -104,11 +106,12 @@ def by_hand(params: Any, state: FastState, batch: VideoBatch, key: Key, rate: fl
     return lora, losses
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_an_update_is_the_one_written_out(params: Any, steps: int) -> None:
-    config = dataclasses.replace(CONFIG, steps=steps)
+@pytest.mark.parametrize(("steps", "t_from"), [(1, 0.0), (3, 0.0), (3, 0.8)])
+def test_an_update_is_the_one_written_out(params: Any, steps: int, t_from: float) -> None:
+    config = dataclasses.replace(CONFIG, steps=steps, t_range=(t_from, 1.0))
     state = init_fast(config, params, keys(5))
-    lora, expected = by_hand(params, state, windows(b=1), jax.random.key(7), 1e-2, steps)
+    first_t = round(t_from * SCHEDULE.steps)
+    lora, expected = by_hand(params, state, windows(b=1), jax.random.key(7), 1e-2, steps, first_t)
     new, losses = learner(config)(state, params, windows(b=1), keys(7))
     np.testing.assert_allclose(losses[0], expected, rtol=1e-4)
     for layer, weights in lora.items():
@@ -222,6 +225,8 @@ def test_each_step_may_have_a_clip_of_its_own(params: Any) -> None:
     ("changes", "named"),
     [
         ({"steps": 0}, "fast.steps is 0"),
+        ({"t_range": (0.5, 0.5)}, "fast.t_range is"),
+        ({"t_range": (-0.5, 0.5)}, "fast.t_range is"),
         ({"learning_rate": 0.0}, "fast.learning_rate is 0.0"),
         ({"text": "none"}, "fast.text is 'none': use empty or keep"),
         ({"past": "dirty"}, "fast.past is 'dirty': use noised or clean"),

@@ -194,7 +194,7 @@ def config(data_dir: Path) -> ConfigDict:
     section = {
         "split": "revisit", "lengths": (LENGTH,), "paths": PATHS, "batch": 2, "protocols": ("generated", "primed"),
         "future": FUTURE, "guidance": 1.0, "seed": 0, "decode_frames": FUTURE, "shown_paths": 1,
-        "shown_memories": ("none", "temp_lora"),
+        "shown_memories": ("none", "temp_lora"), "memories": (),
     }  # fmt: skip
     return ConfigDict(
         {
@@ -298,6 +298,8 @@ def test_the_configs_are_whole(variant: str) -> None:
     found.memories[changed].memory.temp_lora.lora.rank = 7
     after = revisit.contenders_of(found.memories.to_dict(), settings)
     assert {name for name in before if before[name] != after[name]} == {changed}
+    some = revisit.contenders_of(found.memories.to_dict(), dataclasses.replace(settings, memories=(changed, "none")))
+    assert list(some) == ["none", changed] and some[changed] == after[changed]
     lengths = {f"{settings.split}_{length}" for length in settings.lengths}
     assert lengths <= set(found.collect.splits) and found.collect.splits[min(lengths)].episodes >= settings.paths
 

@@ -50,6 +50,7 @@ class FastConfig:
             With text and actions kept that is the original Temp-LoRA, from input to output.
         clips: what a step learns: the ``last`` window (the paper) or one from the ``whole`` video so far, drawn anew at
             each step ("without local learning rule").
+        t_range: t is uniform in this part of the schedule, 0 its cleanest step and 1 its end (the paper's: all of it).
     """
 
     lora: LoraConfig = LoraConfig()
@@ -60,12 +61,15 @@ class FastConfig:
     actions: Literal["null", "keep"] = "null"
     past: Literal["noised", "clean"] = "noised"
     clips: Literal["last", "whole"] = "last"
+    t_range: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise VgenError(f"fast.steps is {self.steps}: use 1 or more")
         if self.learning_rate <= 0:
             raise VgenError(f"fast.learning_rate is {self.learning_rate}: use a positive number")
+        if not 0.0 <= self.t_range[0] < self.t_range[1] <= 1.0:
+            raise VgenError(f"fast.t_range is {self.t_range}: use two rising numbers in [0, 1]")
         choices = {
             "text": ("empty", "keep"), "actions": ("null", "keep"), "past": ("noised", "clean"),
             "clips": ("last", "whole"),
@@ -137,6 +141,7 @@ def fast_step(
             learnt,
             dropped,
             clean_past=config.past == "clean",
+            t_range=config.t_range,
         )
         return objective({"lora": lora}, batch, rng)[0]
 

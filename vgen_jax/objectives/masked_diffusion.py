@@ -86,6 +86,7 @@ def masked_diffusion(
     masking: masks.Masking,
     loss: DiffusionLoss,
     clean_past: bool = True,
+    t_range: tuple[float, float] = (0.0, 1.0),
 ) -> Objective:
     """The objective of slow learning, or without ``clean_past`` that of fast learning.
 
@@ -93,6 +94,7 @@ def masked_diffusion(
         to_latents: a pytree (``Partial``) that holds the frozen autoencoder, if there is one.
         clean_past: False noises the past as well and counts its error. ``past_BT`` then says only which frame a network
             with ``masking.reference`` sees beside the others: the one it sees when sampling, as noisy as the rest.
+        t_range: t is uniform in this part of the schedule, 0 its cleanest step and 1 its end.
 
     Raises:
         VgenError: for an ``eps`` network on a schedule with zero terminal SNR, whose last step says nothing of x_0.
@@ -100,10 +102,12 @@ def masked_diffusion(
     if loss.kind == "eps" and schedule.zero_terminal_snr:
         raise VgenError("objective.kind 'eps' cannot be sampled with schedule.zero_terminal_snr: use 'v' or 'x0'")
 
+    t_first, t_end = (round(part * schedule.steps) for part in t_range)
+
     def objective(to_latents: ToLatents, params: Params, batch: VideoBatch, rng: Key) -> tuple[Array, dict[str, Array]]:
         k_t, k_eps, k_drop, k_past = jax.random.split(rng, 4)
         x0 = jax.lax.stop_gradient(to_latents(batch.video_BTHWC))
-        t_B = jax.random.randint(k_t, x0.shape[:1], 0, schedule.steps)
+        t_B = jax.random.randint(k_t, x0.shape[:1], t_first, t_end)
         eps = jax.random.normal(k_eps, x0.shape)
         clean_BT = batch.past_BT if clean_past else jnp.zeros_like(batch.past_BT)
         x_t = masks.noised(x0, eps, t_B, clean_BT, schedule)

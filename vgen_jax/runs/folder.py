@@ -22,7 +22,7 @@ CHANGEABLE = (
     "train.steps", "train.log_every", "train.checkpoint_every", "train.keep", "train.profile_start",
     "train.profile_steps", "mesh", "data.workers", "slow.unet.remat", "finetune.remat", "collect.workers",
     "generate.save_every", "memories.", "revisit.lengths", "revisit.protocols", "revisit.batch",
-    "revisit.shown_memories", "remote.", "serve.",
+    "revisit.memories", "revisit.shown_memories", "remote.", "serve.",
 )  # fmt: skip
 
 

@@ -51,7 +51,9 @@ class RevisitConfig:
         seed: of the noise.
         decode_frames: frames decoded at once.
         shown_paths: how many paths' videos are in the report, ...
-        shown_memories: ... and of which memories.
+        shown_memories: ... and of which memories, of those that are measured.
+        memories: the names of those that are measured; empty for all. Processes that share a work directory may each
+            measure some; a start with all of them then gathers what they found.
     """
 
     split: str
@@ -65,6 +67,7 @@ class RevisitConfig:
     decode_frames: int
     shown_paths: int
     shown_memories: tuple[str, ...]
+    memories: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if wrong := [name for name in self.protocols if name not in PROTOCOLS]:
@@ -126,22 +129,25 @@ def run(config: ConfigDict, workdir: Path) -> None:
         cells += measured(bench, memory, contender, paths, workdir / "cells")
     results, about = gathered(settings, cells, bench.place.name), contract(bench)
     write_results(workdir, {**results, "contract": about})
-    page = write_page(workdir, results, cells, about, settings.shown_memories, bench.model.data.fps, config.to_dict())
+    shown = tuple(name for name in settings.shown_memories if name in contenders)
+    page = write_page(workdir, results, cells, about, shown, bench.model.data.fps, config.to_dict())
     print(f"report: {page}", flush=True)
 
 
 def contenders_of(sections: dict[str, Any], settings: RevisitConfig) -> dict[str, Contender]:
-    """The memories that are measured, by name.
+    """The memories that are measured, by name, ``none`` first.
 
     Raises:
-        VgenError: a name that cannot be, or one to be shown that is not there.
+        VgenError: a name that cannot be, or one to be shown or measured that is not there.
     """
     contenders = {name: build.section(Contender, values, f"memories.{name}") for name, values in sections.items()}
     if TRUTH in contenders:
         raise VgenError(f"config key memories.{TRUTH}: that name is the recording's; use another")
-    if unknown := [name for name in settings.shown_memories if name not in contenders]:
-        raise VgenError(f"config key revisit.shown_memories has '{unknown[0]}': memories has {', '.join(contenders)}")
-    return dict(sorted(contenders.items(), key=lambda item: item[0] != PLAIN))  # what others are compared with first
+    for key in ("shown_memories", "memories"):
+        if unknown := [name for name in getattr(settings, key) if name not in contenders]:
+            raise VgenError(f"config key revisit.{key} has '{unknown[0]}': memories has {', '.join(contenders)}")
+    wanted = {name: contenders[name] for name in settings.memories or contenders}
+    return dict(sorted(wanted.items(), key=lambda item: item[0] != PLAIN))  # what others are compared with first
 
 
 def bench_of(config: ConfigDict, settings: RevisitConfig) -> Bench:
