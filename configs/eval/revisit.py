@@ -110,11 +110,12 @@ def get_config(arg="all"):
             "collect": data.get_config(v["paths"]).to_dict(),
             "model_dir": "asset:vizdoom/slow",
             "place_dir": "asset:vizdoom/place",
+            "weights_dir": "",
             "revisit": {
                 "split": v["split"], "lengths": v["lengths"], "paths": v["count"], "batch": v["batch"],
                 "protocols": ("generated", "primed"), "future": FUTURE, "guidance": 1.0, "seed": 0,
                 "decode_frames": FUTURE, "shown_paths": v["shown"], "shown_memories": v["shown_memories"],
-                "memories": (),
+                "memories": (), "networks": (),
             },
             "memories": v["memories"],
             "sampler": common.sampler(SAMPLER_STEPS),

@@ -21,6 +21,7 @@ from vgen_jax import build
 from vgen_jax.data.records import INFO_FILE, EpisodeSource, EpisodeWriter, shard_name, write_text
 from vgen_jax.data.schema import Episode
 from vgen_jax.data.sims import paths as scripts
+from vgen_jax.metrics.features import FeatureNet
 from vgen_jax.rollout import rollout
 from vgen_jax.runs import revisit, revisit_paths, revisit_report
 from vgen_jax.runs.place import Place
@@ -84,6 +85,20 @@ def embed(frames_NHWC: np.ndarray) -> np.ndarray:
 PLACE = Place("place_test", embed, lambda frames: (frames + 1.0,))
 
 
+def corners(videos_NTHWC: np.ndarray) -> np.ndarray:
+    """Stands for a network of frames."""
+    return videos_NTHWC[..., :4, :4, :].reshape(*videos_NTHWC.shape[:2], -1) + 1.0
+
+
+def gaps(pairs_N12HWC: np.ndarray) -> np.ndarray:
+    """Stands for a network of pairs of frames."""
+    a, b = pairs_N12HWC[:, :, 0] * 1.0, pairs_N12HWC[:, :, 1] * 1.0
+    return abs(a - b).mean((2, 3, 4))[..., None]
+
+
+NETWORKS = {"src_resnet18": corners, "lpips_vgg": gaps}
+
+
 class Notes:
     """A memory that remembers what it was told."""
 
@@ -136,10 +151,10 @@ def test_the_recording_scores_best(paths: list[revisit_paths.Path], protocol: An
     path = paths[0]
     changed = path.video_THWC.copy()
     changed[-5:] = 255 - changed[-5:]
-    best, worse = (score(PLACE, path, video, FUTURE, 8.0, protocol) for video in (path.video_THWC, changed))
-    assert set(best) == {*metric_names(protocol, "place_test"), "similarity"}
+    best, worse = (score(PLACE, path, video, FUTURE, 8.0, protocol, NETWORKS) for video in (path.video_THWC, changed))
+    assert set(best) == {*metric_names(protocol, "place_test", tuple(NETWORKS)), "similarity"}
     assert best[f"{prefix}revisit_psnr"] == 100 and best[f"{prefix}sharpness"] == 1
-    for name in metric_names(protocol, "place_test"):
+    for name in metric_names(protocol, "place_test", tuple(NETWORKS)):
         if "sharpness" not in name and "scuts" not in name:
             sign = -1 if "lpips" in name else 1
             assert sign * best[name] > sign * worse[name], name
@@ -150,7 +165,7 @@ def test_what_was_watched_does_not_count(paths: list[revisit_paths.Path]) -> Non
     path = paths[0]._replace(pairs_N2=np.array([[4, 8]]))
     changed = path.video_THWC.copy()
     changed[2] = 255 - changed[2]
-    same = [score(PLACE, path, video, FUTURE, 8.0, "primed") for video in (path.video_THWC, changed)]
+    same = [score(PLACE, path, video, FUTURE, 8.0, "primed", NETWORKS) for video in (path.video_THWC, changed)]
     assert {k: v for k, v in same[0].items() if k != "similarity"} == {
         k: v for k, v in same[1].items() if k != "similarity"
     }
@@ -194,12 +209,12 @@ def config(data_dir: Path) -> ConfigDict:
     section = {
         "split": "revisit", "lengths": (LENGTH,), "paths": PATHS, "batch": 2, "protocols": ("generated", "primed"),
         "future": FUTURE, "guidance": 1.0, "seed": 0, "decode_frames": FUTURE, "shown_paths": 1,
-        "shown_memories": ("none", "temp_lora"), "memories": (),
+        "shown_memories": ("none", "temp_lora"), "memories": (), "networks": (),
     }  # fmt: skip
     return ConfigDict(
         {
-            "run": "revisit", "data_dir": str(data_dir), "model_dir": "m", "place_dir": "p", "collect": {},
-            "revisit": section,
+            "run": "revisit", "data_dir": str(data_dir), "model_dir": "m", "place_dir": "p", "weights_dir": "",
+            "collect": {}, "revisit": section,
             "memories": contenders, "sampler": common.sampler(2),
         },
         convert_dict=True,
@@ -235,6 +250,36 @@ def test_a_run_measures_everything_once(
     with pytest.raises(TypeError, match="NoneType"), monkeypatch.context() as again:
         again.setattr(revisit, "played", None)  # a memory that was added is measured
         revisit.run(more, tmp_path / "run")
+
+
+def test_published_networks_score_beside_the_place_encoder(
+    slow: build.SlowModel, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recording comes back as it was; without its weights a network is an error that names the file."""
+    monkeypatch.setattr(revisit.build, "load_slow_model", lambda folder: slow)
+    monkeypatch.setattr(revisit, "load_place", lambda folder: PLACE)
+    monkeypatch.setattr(revisit, "digest", lambda folder: "0")
+    monkeypatch.delenv("VGEN_WEIGHTS", raising=False)
+    wanted = config(data_dir)
+    with wanted.unlocked():
+        wanted.revisit.networks = tuple(NETWORKS)
+        wanted.memories = {"none": wanted.memories.none}
+        wanted.revisit.shown_memories = ("none",)
+    with pytest.raises(VgenError, match="src_resnet18 needs resnet18-f37072fd.pth"):
+        revisit.run(wanted, tmp_path / "out")
+
+    def feature_net(name: str, weights_dir: str) -> FeatureNet:
+        rows, apply = ("frame", corners) if name.startswith("src_") else ("pair", gaps)
+        whole = lambda params, x: apply(x[None])[0] if rows == "frame" else apply(x[:, None])[:, 0]  # noqa: E731
+        return FeatureNet(name, rows, 48 if rows == "frame" else 1, whole, {}, {"sha256": "1"})
+
+    monkeypatch.setattr(revisit, "feature_net", feature_net)
+    revisit.run(wanted, tmp_path / "out")
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["src_resnet18/truth/12"] == pytest.approx(100) and results["src_resnet18/none/12"] < 99.9
+    assert results["primed_lpips_vgg/truth/12"] == 0 < results["primed_lpips_vgg/none/12"]
+    assert results["contract"]["src_resnet18"] == {"sha256": "1"}
+    assert "lpips_vgg" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_missing_paths_name_the_command(tmp_path: Path, data_dir: Path) -> None:
@@ -281,6 +326,7 @@ def test_too_few_or_too_short_paths_are_refused(slow: build.SlowModel, data_dir:
         ({"batch": 3}, "revisit.paths is 4: use a multiple of revisit.batch 3"),
         ({"lengths": (13,)}, "revisit.lengths has 13: use multiples of revisit.future 2"),
         ({"shown_paths": 5}, "revisit.shown_paths is 5"),
+        ({"networks": ("src_vgg",)}, "revisit.networks has 'src_vgg': use some of src_resnet18, lpips_vgg, lpips_alex"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(data_dir: Path, change: dict, message: str) -> None:

@@ -47,13 +47,13 @@ def revisit_psnr(video_THWC: np.ndarray, pairs_N2: np.ndarray) -> float:
     Raises:
         VgenError: no pairs, or frames that the video lacks.
     """
-    first, later = _visits("revisit_psnr", video_THWC, pairs_N2)
+    first, later = visits("revisit_psnr", video_THWC, pairs_N2)
     return float(pairwise_psnr(first, later).mean())
 
 
 def revisit_distance(layers: Layers, video_THWC: np.ndarray, pairs_N2: np.ndarray) -> float:
     """Mean ``perceptual_distance`` between the later and the earlier frames of a video's pairs."""
-    return float(perceptual_distance(layers, *_visits("revisit distance", video_THWC, pairs_N2)).mean())
+    return float(perceptual_distance(layers, *visits("revisit distance", video_THWC, pairs_N2)).mean())
 
 
 def perceptual_distance(layers: Layers, a_NHWC: np.ndarray, b_NHWC: np.ndarray) -> np.ndarray:
@@ -70,8 +70,15 @@ def _unit_distance(a_NHWC: np.ndarray, b_NHWC: np.ndarray) -> np.ndarray:
     return ((a - b) ** 2).sum(-1).mean((1, 2))
 
 
-def _visits(name: str, video_THWC: np.ndarray, pairs_N2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The earlier and the later frames of a video's pairs; ``name`` is for errors."""
+def visits(name: str, video_THWC: np.ndarray, pairs_N2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The earlier and the later frames of a video's pairs.
+
+    Args:
+        name: of what needs them, for errors.
+
+    Raises:
+        VgenError: no pairs, or frames that the video lacks.
+    """
     if not len(pairs_N2):
         raise VgenError(f"{name}: the video comes back to no place; leave it out")
     if pairs_N2.max() >= len(video_THWC) or pairs_N2.min() < 0:

@@ -18,9 +18,11 @@ from ml_collections import ConfigDict
 
 from vgen_jax import build, runs
 from vgen_jax.checkpoint import digest
+from vgen_jax.convert.feature_nets import feature_net
 from vgen_jax.data.records import INFO_FILE, EpisodeSource, read_info
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.log import progress
+from vgen_jax.metrics.features import extractor
 from vgen_jax.rollout import SampleChunk, rollout
 from vgen_jax.runs import revisit_paths as paths_of
 from vgen_jax.runs.folder import keep_config, resolved, write_results
@@ -30,9 +32,10 @@ from vgen_jax.runs.place import Place, load_place
 from vgen_jax.runs.revisit_cells import Cell, load_cell, save_cell
 from vgen_jax.runs.revisit_paths import PROTOCOLS, Protocol
 from vgen_jax.runs.revisit_report import write_page
-from vgen_jax.runs.revisit_scores import PLAIN, TRUTH, compared, metric_names, score
+from vgen_jax.runs.revisit_scores import NETWORKS, PLAIN, TRUTH, Extract, compared, metric_names, score
 from vgen_jax.types import Array, Memory, VgenError
 
+PAIRS = 16  # pairs of frames that a published network sees at once
 WARM_UP = 2  # chunks of a rollout that are not timed: they compile
 
 
@@ -54,6 +57,7 @@ class RevisitConfig:
         shown_memories: ... and of which memories, of those that are measured.
         memories: the names of those that are measured; empty for all. Processes that share a work directory may each
             measure some; a start with all of them then gathers what they found.
+        networks: published networks that score as well, of ``NETWORKS``.
     """
 
     split: str
@@ -68,10 +72,13 @@ class RevisitConfig:
     shown_paths: int
     shown_memories: tuple[str, ...]
     memories: tuple[str, ...]
+    networks: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if wrong := [name for name in self.protocols if name not in PROTOCOLS]:
             raise VgenError(f"config key revisit.protocols has '{wrong[0]}': use {' or '.join(PROTOCOLS)}")
+        if unknown := [name for name in self.networks if name not in NETWORKS]:
+            raise VgenError(f"config key revisit.networks has '{unknown[0]}': use some of {', '.join(NETWORKS)}")
         if self.paths < 2 or self.paths % self.batch:
             raise VgenError(f"revisit.paths is {self.paths}: use a multiple of revisit.batch {self.batch}, at least 2")
         if wrong_lengths := [length for length in self.lengths if length < 1 or length % self.future]:
@@ -94,6 +101,7 @@ class Bench(NamedTuple):
     Attributes:
         model: is measured.
         encode, decode: its autoencoder, compiled once.
+        networks: the features of ``RevisitConfig.networks``.
         identity: what a cell must have been made with, besides its own settings.
     """
 
@@ -103,6 +111,7 @@ class Bench(NamedTuple):
     encode: paths_of.Encode
     decode: Callable[[Array], list[Array]]
     place: Place
+    networks: dict[str, Extract]
     identity: dict[str, Any]
 
 
@@ -130,7 +139,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     results, about = gathered(settings, cells, bench.place.name), contract(bench)
     write_results(workdir, {**results, "contract": about})
     shown = tuple(name for name in settings.shown_memories if name in contenders)
-    page = write_page(workdir, results, cells, about, shown, bench.model.data.fps, config.to_dict())
+    page = write_page(workdir, results, cells, about, shown, settings.networks, bench.model.data.fps, config.to_dict())
     print(f"report: {page}", flush=True)
 
 
@@ -151,19 +160,22 @@ def contenders_of(sections: dict[str, Any], settings: RevisitConfig) -> dict[str
 
 
 def bench_of(config: ConfigDict, settings: RevisitConfig) -> Bench:
-    """Loads the model and the place encoder."""
+    """Loads the model, the place encoder and the published networks."""
     sampler = build.section(Sampler, config.sampler, "sampler")
     model = build.load_slow_model(Path(config.model_dir))
+    nets = {name: feature_net(name, config.weights_dir) for name in settings.networks}
     encode = jax.jit(lambda encode, frames: encode(frames))
     identity = {
         "model_sha256": digest(Path(config.model_dir)),
         "place_sha256": digest(Path(config.place_dir)),
         "sampler": dataclasses.asdict(sampler),
+        **{name: net.contract for name, net in nets.items()},
         **{key: getattr(settings, key) for key in ("split", "paths", "future", "guidance", "seed", "shown_paths")},
     }
     return Bench(
         settings, sampler, model, lambda frames: encode(model.autoencoder.encode, frames),
-        chunk_decoder(model, settings.decode_frames), load_place(Path(config.place_dir)), identity,
+        chunk_decoder(model, settings.decode_frames), load_place(Path(config.place_dir)),
+        {name: extractor(net, 1 if net.rows == "frame" else PAIRS) for name, net in nets.items()}, identity,
     )  # fmt: skip
 
 
@@ -231,7 +243,7 @@ def played(
             found, times, mib = followed(bench, runner, group, protocol)
             seconds, held = seconds + times, max(held, mib)
         for path, video_THWC in zip(group, found, strict=True):
-            scores[path.number] = score(bench.place, path, video_THWC, settings.future, fps, protocol)
+            scores[path.number] = score(bench.place, path, video_THWC, settings.future, fps, protocol, bench.networks)
             if path.number < settings.shown_paths:
                 videos[path.number] = video_THWC
     shown = paths[: settings.shown_paths]
@@ -276,7 +288,7 @@ def gathered(settings: RevisitConfig, cells: list[Cell], backbone: str) -> dict[
             found = {cell.memory: cell for cell in cells if (cell.length, cell.protocol) == (length, protocol)}
             if not found:
                 continue
-            for metric in metric_names(protocol, backbone):
+            for metric in metric_names(protocol, backbone, settings.networks):
                 results |= compared(metric, {m: [s[metric] for s in c.scores] for m, c in found.items()}, length)
             prefix = "" if protocol == "generated" else "primed_"
             costs = {memory: cell for memory, cell in found.items() if memory != TRUTH}

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vgen_jax.runs.revisit_paths import Protocol
 from vgen_jax.types import VgenError
 
 
@@ -26,7 +27,7 @@ class Cell(NamedTuple):
     """
 
     length: int
-    protocol: str
+    protocol: Protocol
     memory: str
     scores: list[dict[str, Any]]
     videos: list[np.ndarray]

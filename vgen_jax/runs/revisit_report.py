@@ -8,6 +8,7 @@ import numpy as np
 
 from vgen_jax import media, report
 from vgen_jax.runs.revisit_cells import Cell
+from vgen_jax.runs.revisit_paths import Protocol
 from vgen_jax.runs.revisit_scores import PLAIN, TRUTH, clearly_better, higher_is_better, metric_names
 from vgen_jax.types import VgenError
 
@@ -25,6 +26,7 @@ def write_page(
     cells: Sequence[Cell],
     contract: Mapping[str, Any],
     shown: Sequence[str],
+    networks: Sequence[str],
     fps: float,
     config: Mapping[str, Any],
 ) -> Path:
@@ -32,14 +34,16 @@ def write_page(
 
     Args:
         shown: memories whose videos stand beside the recording.
+        networks: published networks that scored as well.
     """
     sections: list[report.Section] = [report.Text(ABOUT)]
-    groups: dict[tuple[int, str], dict[str, Cell]] = {}
+    groups: dict[tuple[int, Protocol], dict[str, Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.length, cell.protocol), {})[cell.memory] = cell
     for (length, protocol), found in groups.items():
         title = f"{length} frames, {protocol}"
-        sections.append(score_table(results, found, length, protocol, title, contract["backbone"]))
+        metrics = metric_names(protocol, contract["backbone"], networks)
+        sections.append(score_table(results, found, length, metrics, title))
         sections.append(similarity_plot(found, title))
         if protocol == "primed":
             continue
@@ -55,10 +59,9 @@ def write_page(
 
 
 def score_table(
-    results: Mapping[str, float], found: Mapping[str, Cell], length: int, protocol: Any, title: str, backbone: str
+    results: Mapping[str, float], found: Mapping[str, Cell], length: int, metrics: Sequence[str], title: str
 ) -> report.Table:
     """A row per memory: each metric with its interval, and with its gain over ``none``."""
-    metrics = metric_names(protocol, backbone)
     columns = ["memory"]
     for metric in metrics:
         better = "↑" if higher_is_better(metric) else "↓"

@@ -4,25 +4,32 @@ A path has one number per metric. Results are means over paths with their 95 % i
 differences to memory ``none`` (``<metric>_gain``), which is the sharper comparison: paths differ more than memories do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from vgen_jax.metrics.base import Mean
-from vgen_jax.metrics.revisit import pairwise_psnr, perceptual_distance, revisit_distance, revisit_psnr
+from vgen_jax.metrics.revisit import pairwise_psnr, perceptual_distance, revisit_psnr, visits
 from vgen_jax.metrics.scene_cuts import scene_cuts
 from vgen_jax.metrics.scene_return import scene_return
 from vgen_jax.metrics.sharpness import sharpness
 from vgen_jax.runs.place import Place
 from vgen_jax.runs.revisit_paths import Path, Protocol
 
+# Published networks that may score beside the place encoder, each by its metric's name (``convert.feature_nets``).
+NETWORKS = ("src_resnet18", "lpips_vgg", "lpips_alex")
+Extract = Callable[[np.ndarray], np.ndarray]  # see ``metrics.features.extractor``
 PLAIN, TRUTH = "none", "truth"  # the memory that others are compared with, and the recording itself
 
 
-def metric_names(protocol: Protocol, backbone: str) -> tuple[str, ...]:
-    """The metrics of a protocol; those of *primed* carry its name, since they are of the way back alone."""
-    names = f"src_{backbone}", "revisit_psnr", f"lpips_{backbone}", "scuts", "sharpness"
+def metric_names(protocol: Protocol, backbone: str, networks: Sequence[str] = ()) -> tuple[str, ...]:
+    """The metrics of a protocol; those of *primed* carry its name, since they are of the way back alone.
+
+    Args:
+        networks: of ``NETWORKS``.
+    """
+    names = f"src_{backbone}", "revisit_psnr", f"lpips_{backbone}", *networks, "scuts", "sharpness"
     if protocol == "generated":
         return names
     return tuple(f"primed_{name}" for name in ("psnr", *names))
@@ -33,7 +40,15 @@ def higher_is_better(metric: str) -> bool:
     return not metric.removeprefix("primed_").startswith(("lpips_", "scuts"))
 
 
-def score(place: Place, path: Path, video_THWC: np.ndarray, future: int, fps: float, protocol: Protocol) -> dict:
+def score(
+    place: Place,
+    path: Path,
+    video_THWC: np.ndarray,
+    future: int,
+    fps: float,
+    protocol: Protocol,
+    networks: Mapping[str, Extract],
+) -> dict:
     """The metrics of one video.
 
     *generated*: of all pairs, both visits generated. *primed*: of the pairs whose later visit is generated; their
@@ -43,6 +58,7 @@ def score(place: Place, path: Path, video_THWC: np.ndarray, future: int, fps: fl
     Args:
         video_THWC: uint8, frame 0 is the path's.
         future: f_g.
+        networks: the features of those in ``NETWORKS`` that score as well.
 
     Returns:
         ``metric_names``, and ``similarity``: cosine x 100 of every frame to frame 0.
@@ -58,13 +74,15 @@ def score(place: Place, path: Path, video_THWC: np.ndarray, future: int, fps: fl
         "scuts": float(scene_cuts(video_THWC[begin:], fps)),
         "sharpness": sharpness(video_THWC[begin:], truth[begin:]),
     }
-    if protocol == "generated":
-        values[f"lpips_{place.name}"] = revisit_distance(place.layers, video_THWC, pairs)
-    else:
-        values[f"lpips_{place.name}"] = float(
-            perceptual_distance(place.layers, video_THWC[begin:], truth[begin:]).mean()
-        )
-        values["psnr"] = float(pairwise_psnr(video_THWC[begin:], truth[begin:]).mean())
+    two = visits("revisit", video_THWC, pairs) if protocol == "generated" else (video_THWC[begin:], truth[begin:])
+    values[f"lpips_{place.name}"] = float(perceptual_distance(place.layers, *two).mean())
+    for name, extract in networks.items():
+        if name.startswith("src_"):
+            values[name] = scene_return(extract(video_THWC[None])[0], pairs)
+        else:  # rows are pairs of frames
+            values[name] = float(extract(np.stack(two, axis=1)[:, None]).mean())
+    if protocol == "primed":
+        values["psnr"] = float(pairwise_psnr(*two).mean())
         values = {f"primed_{name}": value for name, value in values.items()}
     return {**values, "similarity": np.round(100.0 * features @ features[0], 2).tolist()}
 
