@@ -186,7 +186,7 @@ def test_gains_are_paired() -> None:
 
 def test_a_cell_comes_back_and_other_settings_are_refused(tmp_path: Path) -> None:
     cell = Cell(
-        12, "primed", "none", [{"a": 1.0, "similarity": [1.0]}], [np.ones((2, 4, 4, 3), np.uint8)], ["p"], 0.5, 1.0
+        12, "primed", "none", [{"a": 1.0, "similarity": [1.0]}], [np.ones((2, 4, 4, 3), np.uint8)], ["p"], 0.5, 1.0, 2.0
     )
     place = tmp_path / "12-primed-none"
     assert load_cell(place, {"seed": 0}) is None
@@ -238,6 +238,9 @@ def test_a_run_measures_everything_once(
                 assert f"{metric}/{memory}/12" in results and f"{metric}/{memory}/12_ci95" in results
     assert results["primed_psnr/truth/12"] == 100 > results["primed_psnr/none/12"]
     assert results["primed_psnr/temp_lora/12"] != results["primed_psnr/none/12"]
+    for cost in ("time_ratio", "held_ratio", "peak_ratio"):
+        assert results[f"{cost}/none/12"] == 1 and results[f"primed_{cost}/temp_lora/12"] > 0
+    assert results["peak_mib/temp_lora/12"] > results["held_mib/temp_lora/12"] > results["held_mib/none/12"]
     assert (tmp_path / "run" / "samples" / "12-primed-0.mp4").is_file()
     assert "similarity to the first frame" in (tmp_path / "run" / "report.html").read_text()
     with monkeypatch.context() as again:

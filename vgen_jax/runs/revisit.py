@@ -6,6 +6,7 @@ Metrics are computed on decoded frames in memory; mp4 is made for the report onl
 """
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from vgen_jax.checkpoint import digest
 from vgen_jax.convert.feature_nets import feature_net
 from vgen_jax.data.records import INFO_FILE, EpisodeSource, read_info
 from vgen_jax.diffusion.samplers import Sampler
-from vgen_jax.log import progress
+from vgen_jax.log import forget_peak, peak_mib, progress
 from vgen_jax.metrics.features import extractor
 from vgen_jax.rollout import SampleChunk, rollout
 from vgen_jax.runs import revisit_paths as paths_of
@@ -36,6 +37,8 @@ from vgen_jax.runs.revisit_scores import NETWORKS, PLAIN, TRUTH, Extract, compar
 from vgen_jax.types import Array, Memory, VgenError
 
 PAIRS = 16  # pairs of frames that a published network sees at once
+# What a cell says of costs -> its name relative to ``none``.
+COSTS = {"seconds_per_chunk": "time_ratio", "held_mib": "held_ratio", "peak_mib": "peak_ratio"}
 WARM_UP = 2  # chunks of a rollout that are not timed: they compile
 
 
@@ -229,19 +232,19 @@ def prepared(bench: Bench, contender: Contender) -> Runner:
 
 def played(
     bench: Bench, runner: Runner | None, paths: list[paths_of.Path], protocol: Protocol, name: str
-) -> tuple[list[dict[str, Any]], list[np.ndarray], list[str], float, float]:
-    """The rest of a ``Cell``: scores, videos, names, seconds, MiB. ``name`` is the progress bar's."""
+) -> tuple[list[dict[str, Any]], list[np.ndarray], list[str], float, float, float]:
+    """The rest of a ``Cell``: scores, videos, names, seconds, MiB held, peak MiB. ``name`` is the progress bar's."""
     settings, fps = bench.settings, bench.model.data.fps
     scores: dict[int, dict[str, Any]] = {}
     videos: dict[int, np.ndarray] = {}
     seconds: list[float] = []
-    held = 0.0
+    held, peak = 0.0, math.nan
     groups = list(paths_of.batches(paths, settings.batch, protocol))
     for group in progress(groups, desc=name, unit="batch"):
         found = [path.video_THWC for path in group]
         if runner is not None:
-            found, times, mib = followed(bench, runner, group, protocol)
-            seconds, held = seconds + times, max(held, mib)
+            found, times, mib, most = followed(bench, runner, group, protocol)
+            seconds, held, peak = seconds + times, max(held, mib), float(np.fmax(most, peak))
         for path, video_THWC in zip(group, found, strict=True):
             scores[path.number] = score(bench.place, path, video_THWC, settings.future, fps, protocol, bench.networks)
             if path.number < settings.shown_paths:
@@ -249,13 +252,13 @@ def played(
     shown = paths[: settings.shown_paths]
     median = statistics.median(seconds) if seconds else float("nan")
     in_order = [scores[path.number] for path in paths]
-    return in_order, [videos[path.number] for path in shown], [path.name for path in shown], median, held
+    return in_order, [videos[path.number] for path in shown], [path.name for path in shown], median, held, peak
 
 
 def followed(
     bench: Bench, runner: Runner, group: list[paths_of.Path], protocol: Protocol
-) -> tuple[list[np.ndarray], list[float], float]:
-    """The videos of a batch of paths, uint8, frame 0 the real one; the seconds of its generated chunks; MiB held."""
+) -> tuple[list[np.ndarray], list[float], float, float]:
+    """The videos of a batch of paths, uint8, frame 0 the real one; the seconds of its timed chunks; MiB held, peak."""
     future = bench.settings.future
     sample_chunk, watched = runner.sample_chunk, 0
     if protocol == "primed":
@@ -267,17 +270,18 @@ def followed(
     for chunk in rollout(sample_chunk, runner.memory, start, actions, future, rng, view=bench.decode):
         parts += [np.asarray(part) for part in chunk.view]
         jax.block_until_ready(chunk.memory)
-        now = time.perf_counter()
         if chunk.number >= watched + WARM_UP:
-            seconds.append(now - before)
-        before = now
+            seconds.append(time.perf_counter() - before)
+        elif chunk.number == watched + WARM_UP - 1:
+            forget_peak()
+        before = time.perf_counter()
     held = sum(array.nbytes for array in jax.live_arrays()) / 2**20
     videos = list(np.concatenate(parts, axis=1))
     if protocol == "primed":  # what was watched is the recording, not what the autoencoder makes of it
         for path, video_THWC in zip(group, videos, strict=True):
             seen = 1 + path.watched * future
             video_THWC[:seen] = path.video_THWC[:seen]
-    return videos, seconds, held
+    return videos, seconds, held, peak_mib() if seconds else math.nan
 
 
 def gathered(settings: RevisitConfig, cells: list[Cell], backbone: str) -> dict[str, float]:
@@ -293,12 +297,11 @@ def gathered(settings: RevisitConfig, cells: list[Cell], backbone: str) -> dict[
             prefix = "" if protocol == "generated" else "primed_"
             costs = {memory: cell for memory, cell in found.items() if memory != TRUTH}
             for memory, cell in costs.items():
-                results[f"{prefix}seconds_per_chunk/{memory}/{length}"] = cell.seconds_per_chunk
-                results[f"{prefix}held_mib/{memory}/{length}"] = cell.held_mib
-                if PLAIN in costs:
-                    plain = costs[PLAIN]
-                    results[f"{prefix}time_ratio/{memory}/{length}"] = cell.seconds_per_chunk / plain.seconds_per_chunk
-                    results[f"{prefix}held_ratio/{memory}/{length}"] = cell.held_mib / plain.held_mib
+                for name, ratio in COSTS.items():
+                    results[f"{prefix}{name}/{memory}/{length}"] = getattr(cell, name)
+                    if PLAIN in costs:
+                        of_plain = getattr(cell, name) / getattr(costs[PLAIN], name)
+                        results[f"{prefix}{ratio}/{memory}/{length}"] = of_plain
     return results
 
 

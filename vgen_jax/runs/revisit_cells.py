@@ -5,6 +5,7 @@ keeps what the part was made with, so that a changed setting is not taken for a 
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ class Cell(NamedTuple):
         names: of those paths.
         seconds_per_chunk: median over the generated chunks of a batch, without compilation; NaN for the recording.
         held_mib: of all arrays that are held on the device after a batch's last chunk; 0 for the recording.
+        peak_mib: of memory during the generated chunks that are timed: of the device where it tells (since the process
+            began), else of the process; NaN for the recording.
     """
 
     length: int
@@ -34,6 +37,7 @@ class Cell(NamedTuple):
     names: list[str]
     seconds_per_chunk: float
     held_mib: float
+    peak_mib: float = math.nan
 
 
 def save_cell(place: Path, cell: Cell, made_with: Mapping[str, Any]) -> None:

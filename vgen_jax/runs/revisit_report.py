@@ -84,9 +84,17 @@ def _with_interval(results: Mapping[str, float], key: str, sign: str = "") -> st
 
 
 def cost_table(results: Mapping[str, float], found: Mapping[str, Cell], length: int, title: str) -> report.Table:
-    """Seconds of a chunk of a whole batch, the arrays held between chunks, and both relative to ``none``."""
-    names = ("seconds_per_chunk", "time_ratio", "held_mib", "held_ratio")
-    columns = ("memory", "seconds per chunk and batch", "relative to none", "MiB held", "relative to none")
+    """Seconds of a chunk of a whole batch, the arrays held between chunks, peak memory, each relative to ``none``."""
+    names = ("seconds_per_chunk", "time_ratio", "held_mib", "held_ratio", "peak_mib", "peak_ratio")
+    columns = (
+        "memory",
+        "seconds per chunk and batch",
+        "relative to none",
+        "MiB held",
+        "relative to none",
+        "peak MiB",
+        "relative to none",
+    )
     rows = [
         (memory, *(results[key] if (key := f"{name}/{memory}/{length}") in results else "" for name in names))
         for memory in found
