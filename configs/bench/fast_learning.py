@@ -11,10 +11,11 @@ plain       VizDoom's, bundled, 5 M parameters       one network evaluation per 
 guided      the same                                 two, with classifier-free guidance
 modelscope  ModelScopeT2V's, 1.4 B, random weights   two, guidance 9; 8×8 latents, 2 past and 2 new frames; not run yet
 
-``temp_lora`` merges the adapter into a second copy of the adapted weights, once per chunk;
+``temp_lora`` adapts every layer, ``temp_lora_last`` the temporal convolutions of the last one, which is what the sweep
+of ``configs/eval/revisit.py`` found. Both merge the adapter into a second copy of the adapted weights, once per chunk;
 ``temp_lora_intercepted`` has no such copy and pays in every sampling step. ``modelscope`` has the paper's network at
 the smallest size that it takes. Its adapters are intercepted; ``temp_lora_attention`` adapts the attention's
-projections alone.
+projections.
 """
 
 from ml_collections import ConfigDict
@@ -25,15 +26,16 @@ from configs.slow import modelscope
 ATTENTION = "attn"
 MERGED = {
     "none": common.memory(),
+    "temp_lora_last": common.memory("temp_lora", **common.last_layer()),
     "temp_lora": common.memory("temp_lora"),
     "temp_lora_intercepted": {**common.memory("temp_lora"), "sampling": "intercepted"},
 }
 INTERCEPTED = {
     "none": common.memory(),
+    "temp_lora_last": {**common.memory("temp_lora", **common.last_layer(2)), "sampling": "intercepted"},
     "temp_lora_attention": {
         **common.memory("temp_lora", lora={"rank": 32, "alpha": 0.0, "targets": ATTENTION}), "sampling": "intercepted",
     },
-    "temp_lora": {**common.memory("temp_lora"), "sampling": "intercepted"},
 }  # fmt: skip
 WINDOW = {"past": 2, "future": 4, "chunks": 15, "warm_up": 2}
 BUNDLED = {"model_dir": "asset:vizdoom/slow", "made": {}, **WINDOW, "steps": 25, "memories": MERGED}

@@ -7,9 +7,9 @@ every memory follow them with the bundled weights, and writes results.json and r
 the first one stopped. Needs ``pip install -e ".[sim,eval]"``. Another model: ``--config.model_dir=…/slow/export``.
 
 variant  what                                                               hardware and time
-all      9 memories, 64, 200 and 600 frames, 32 paths each, both protocols  2 cores, many hours; not measured yet
-main     4 memories, 200 frames, 32 paths each, both protocols              2 cores, about an hour
-smoke    3 memories, 64 frames, 4 paths                                     2 cores, 2 minutes
+all      10 memories, 64, 200 and 600 frames, 32 paths each, both protocols  2 cores, many hours; not measured yet
+main     5 memories, 200 frames, 32 paths each, both protocols              2 cores, about an hour
+smoke    4 memories, 64 frames, 4 paths                                     2 cores, 2 minutes
 sweep    the learning of temp_lora, one setting at a time, 200 frames of    2 cores, many hours; not measured yet
          8 paths on the training maps
 """
@@ -25,7 +25,7 @@ PAST, FUTURE, SAMPLER_STEPS = 2, 4, 4
 TEMPORAL = "temp_conv|transformer_in|transformers/temporal"
 ATTENTION = "transformer"
 UP = "^up_"  # the back pass ends in the middle of the network
-LAST = "^up_0_layer_1/temp_conv"  # the temporal convolutions of the last layer: the cheapest
+LAST = common.last_layer()["lora"]["targets"]  # the temporal convolutions of the last layer: the cheapest
 EVERYTHING = "^(?!conv_out$)"
 
 
@@ -34,9 +34,7 @@ def lora(rank=32, targets=EVERYTHING):
     return {"rank": rank, "alpha": 0.0, "targets": targets}
 
 
-# The best of learning so far, which is the paper's setting: a sweep has still to be run. Four steps at 1e-3 make every
-# video one colour, which comes back perfectly and has no sharpness left. The best memory by far is ``retrieval``.
-BEST = {"steps": 1, "learning_rate": 1e-4, "lora": lora()}
+PAPER = {"steps": 1, "learning_rate": 1e-4, "lora": lora()}
 SWEEP = {
     **{f"rank_{rank}": {"lora": lora(rank)} for rank in (4, 16, 64)},
     **{f"rate_{rate:.0e}": {"learning_rate": rate} for rate in (3e-5, 3e-4, 1e-3, 3e-3, 1e-2)},
@@ -67,32 +65,33 @@ MEMORIES = {
     "context": contender("context"),
     "anchor": contender("anchor"),
     "retrieval": contender("retrieval"),
-    "temp_lora": contender("temp_lora", **BEST),
-    "temp_lora_original": contender("temp_lora_original", **BEST),
-    "temp_lora_full": contender("temp_lora_full", **BEST),
-    "temp_lora_frame": contender("temp_lora", past=1, **BEST),
+    "temp_lora": contender("temp_lora", **PAPER),
+    "temp_lora_original": contender("temp_lora_original", **PAPER),
+    "temp_lora_full": contender("temp_lora_full", **PAPER),
+    "temp_lora_frame": contender("temp_lora", past=1, **PAPER),
     "none_frame": contender("none", past=1),
+    "temp_lora_last": contender("temp_lora", **common.last_layer()),  # what the sweep found
 }
 TUNED = {
     "none": contender("none"),
-    "centre": contender("temp_lora", **BEST),
-    **{name: contender("temp_lora", **{**BEST, **changes}) for name, changes in SWEEP.items()},
+    "centre": contender("temp_lora", **PAPER),
+    **{name: contender("temp_lora", **{**PAPER, **changes}) for name, changes in SWEEP.items()},
 }
 
 VARIANTS = {
     "all": {
         "paths": "all", "split": "revisit", "lengths": (64, 200, 600), "count": 32, "batch": 16, "shown": 4,
-        "memories": MEMORIES, "shown_memories": ("none", "context", "retrieval", "temp_lora"),
+        "memories": MEMORIES, "shown_memories": ("none", "context", "retrieval", "temp_lora", "temp_lora_last"),
     },
     "main": {
         "paths": "all", "split": "revisit", "lengths": (200,), "count": 32, "batch": 16, "shown": 4,
-        "memories": {name: MEMORIES[name] for name in ("none", "context", "retrieval", "temp_lora")},
-        "shown_memories": ("none", "context", "retrieval", "temp_lora"),
+        "memories": {name: MEMORIES[name] for name in ("none", "context", "retrieval", "temp_lora", "temp_lora_last")},
+        "shown_memories": ("none", "context", "retrieval", "temp_lora", "temp_lora_last"),
     },
     "smoke": {
         "paths": "smoke", "split": "revisit", "lengths": (64,), "count": 4, "batch": 4, "shown": 2,
-        "memories": {name: MEMORIES[name] for name in ("none", "retrieval", "temp_lora")},
-        "shown_memories": ("none", "retrieval", "temp_lora"),
+        "memories": {name: MEMORIES[name] for name in ("none", "retrieval", "temp_lora", "temp_lora_last")},
+        "shown_memories": ("none", "retrieval", "temp_lora", "temp_lora_last"),
     },
     "sweep": {
         "paths": "all", "split": "revisit_tune", "lengths": (200,), "count": 8, "batch": 8, "shown": 2,

@@ -134,7 +134,8 @@ def stages(v):
             common.train(v["steps"], v["checkpoint_every"], ema_decay=v["ema"]), v["cpu_devices"],
         ),
         "generate": common.generate_stage(
-            past, future, v["generate"], TOUR, sampler, v["guidance"], v["episodes"]
+            past, future, v["generate"], TOUR, sampler, v["guidance"], v["episodes"],
+            memory_section=common.memory("none", **common.last_layer(v["unet"]["layers_per_block"])),
         ),
         "evaluate": common.evaluate_stage(
             v["windows"], v["evaluate"], v["evaluate_batch"], length, sampler, v["guidance"]

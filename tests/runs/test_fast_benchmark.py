@@ -14,6 +14,8 @@ from configs.bench import fast_learning
 from configs.slow import modelscope
 from vgen_jax import build
 from vgen_jax.diffusion.samplers import Sampler
+from vgen_jax.models.unet_latent import UNet3D
+from vgen_jax.nn.lora import LoraConfig, init_lora
 from vgen_jax.runs import fast_benchmark
 from vgen_jax.runs.fast_benchmark import Cost, FastBenchmarkConfig, Lane
 from vgen_jax.runs.memory import MemoryConfig
@@ -92,6 +94,21 @@ def test_what_has_nothing_to_be_compared_with_is_refused(tmp_path: Path, variant
         fast_benchmark.run(config, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("variant", "layers"), [("plain", 1), ("modelscope", modelscope.FULL[0]["unet"]["layers_per_block"])]
+)
+def test_the_last_layer_is_that_of_the_network(variant: str, layers: int) -> None:
+    """The way up has a layer more than the way down; the text of a target says nothing of that."""
+    targets = fast_learning.get_config(variant).memories.temp_lora_last.temp_lora.lora.targets
+    small = {"head_dim": 4, "norm_groups": 2, "transformer_in_heads": 1}
+    unet = UNet3D(4, 4, (8, 8), (False, False), layers_per_block=layers, cross_attention_dim=None, **small)
+    params = jax.eval_shape(unet.init, jax.random.key(0), np.zeros((1, 2, 4, 4, 4)), np.zeros(1, int))["params"]
+    layer = f"up_0_layer_{layers}"
+    assert f"up_0_layer_{layers + 1}" not in params
+    adapted = init_lora(params, LoraConfig(2, 0.0, targets), jax.random.key(0)).weights
+    assert set(adapted) == {f"{layer}/temp_conv/conv{n}" for n in range(1, 5)}
+
+
 def test_a_made_model_of_modelscopes_kind_plays(tmp_path: Path) -> None:
     """The full network's sections, on a small one."""
     config = fast_learning.get_config("modelscope").to_dict()
@@ -102,7 +119,7 @@ def test_a_made_model_of_modelscopes_kind_plays(tmp_path: Path) -> None:
     kernels = [leaf for leaf in jax.tree.leaves(model.params["unet"]) if leaf.ndim > 1]
     assert all(0.5 < float(leaf.std()) * np.sqrt(np.prod(leaf.shape[:-1])) < 2.0 for leaf in kernels if leaf.size > 99)
     settings = FastBenchmarkConfig(**{**raw["benchmark"], "guidance": 1.0})
-    assert set(raw["memories"]) == {"none", "temp_lora_attention", "temp_lora"}
+    assert set(raw["memories"]) == {"none", "temp_lora_last", "temp_lora_attention"}
     for name in ("none", "temp_lora_attention"):
         memory = build.section(MemoryConfig, raw["memories"][name], name)
         lane = fast_benchmark.make_lane(model, settings, Sampler("ddim", 1), memory, tmp_path / name)
