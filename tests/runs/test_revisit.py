@@ -353,6 +353,24 @@ def test_the_configs_are_whole(variant: str) -> None:
     assert lengths <= set(found.collect.splits) and found.collect.splits[min(lengths)].episodes >= settings.paths
 
 
+def test_a_verdict_asks_for_all_at_once() -> None:
+    """A sure win over both baselines, without blur."""
+    values = {
+        "src_p": {"none": 10, "context": 12, "good": 20, "blurred": 20, "unsure": 13},
+        "revisit_psnr": {"none": 10, "context": 12, "good": 20, "blurred": 20, "unsure": 20},
+        "sharpness": {"none": 1.0, "context": 1.0, "good": 0.96, "blurred": 0.9, "unsure": 1.0},
+    }
+    results = {f"{metric}/{name}/9": float(x) for metric, row in values.items() for name, x in row.items()}
+    results |= {f"{key}_ci95": 1.0 for key in results}
+    cell = Cell(9, "generated", "", [], [], [], 1.0, 1.0)
+    found = {"truth": cell} | dict.fromkeys(values["src_p"], cell)
+    rows = revisit_report.verdict_table(results, found, 9, "generated", "p", "t").rows
+    assert [(row[0], row[-2], row[-1]) for row in rows] == [
+        ("good", "0.96", "yes"), ("blurred", "0.90", "no"), ("unsure", "1.00", "no"),
+    ]  # fmt: skip
+    assert rows[2][1:5] == ["yes", "no", "yes", "yes"]
+
+
 def test_a_video_that_was_not_kept_is_named(tmp_path: Path) -> None:
     cell = Cell(12, "primed", "truth", [], [np.zeros((2, 4, 4, 3), np.uint8)], ["p"], 0.5, 1.0)
     found = {"truth": cell, "none": cell._replace(videos=[])}

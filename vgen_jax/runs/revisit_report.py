@@ -12,6 +12,8 @@ from vgen_jax.runs.revisit_paths import Protocol
 from vgen_jax.runs.revisit_scores import PLAIN, TRUTH, clearly_better, higher_is_better, metric_names
 from vgen_jax.types import VgenError
 
+BASELINES = (PLAIN, "context")  # by the names that configs/eval/revisit.py gives them
+AS_SHARP = 0.95
 ABOUT = """Every memory follows the same scripted paths, which leave a place and come back. Generated: one real frame,
 everything after it generated. Primed: the first visit is real and the memory watches it, the way back is generated and
 compared with the recording.
@@ -44,6 +46,7 @@ def write_page(
         title = f"{length} frames, {protocol}"
         metrics = metric_names(protocol, contract["backbone"], networks)
         sections.append(score_table(results, found, length, metrics, title))
+        sections.append(verdict_table(results, found, length, protocol, contract["backbone"], title))
         sections.append(similarity_plot(found, title))
         if protocol == "primed":
             continue
@@ -77,6 +80,32 @@ def score_table(
         rows.append(row)
     caption = "* the memory's interval and that of 'none' do not overlap, and it is the better one."
     return report.Table(columns, rows, title=title, caption=caption)
+
+
+def verdict_table(
+    results: Mapping[str, float], found: Mapping[str, Cell], length: int, protocol: Protocol, backbone: str, title: str
+) -> report.Table:
+    """Whether each memory beats the baselines, ``none`` and ``context``, where places come back, and stays as sharp.
+
+    It beats one if its interval does not overlap the other's; it is as sharp if it has at least ``AS_SHARP`` of the
+    sharpness of ``none``.
+    """
+    prefix, likeness = ("", "revisit_psnr") if protocol == "generated" else ("primed_", "primed_psnr")
+    metrics = f"{prefix}src_{backbone}", likeness
+    baselines = [name for name in BASELINES if name in found]
+    columns = ["memory", *(f"{metric} > {name}" for metric in metrics for name in baselines), "sharpness ÷ none", "all"]
+    rows = []
+    for memory in (name for name in found if name not in (*BASELINES, TRUTH)):
+        beats = [
+            clearly_better(metric, results, memory, name, length) for metric in metrics for name in baselines
+        ]  # fmt: skip
+        row = [memory, *("yes" if better else "no" for better in beats), "", ""]
+        if PLAIN in found:
+            sharp, plain = (results[f"{prefix}sharpness/{name}/{length}"] for name in (memory, PLAIN))
+            row[-2:] = f"{sharp / plain:.2f}", "yes" if all(beats) and sharp >= AS_SHARP * plain else "no"
+        rows.append(row)
+    caption = f"> means that the intervals do not overlap; all: every one of them, and at least {AS_SHARP} as sharp."
+    return report.Table(columns, rows, title=f"{title}: does a memory win?", caption=caption)
 
 
 def _with_interval(results: Mapping[str, float], key: str, sign: str = "") -> str:
