@@ -109,7 +109,8 @@ def last_layer(layers_per_block=1):
     """What the sweep of ``configs/eval/revisit.py`` found for ``temp_lora`` on VizDoom, where the paper is silent.
 
     An adapter for the four temporal convolutions of the UNet's last layer alone, learnt at thirty times the paper's
-    rate: brings as much back as one everywhere at the paper's rate, costs a quarter of it and loses no sharpness.
+    rate: brings about as much back as one everywhere at the paper's rate, blurs less and costs a quarter of it
+    (docs/results.md).
     """
     targets = f"^up_0_layer_{layers_per_block}/temp_conv"
     return {"lora": {"rank": 32, "alpha": 0.0, "targets": targets}, "learning_rate": 3e-3}
