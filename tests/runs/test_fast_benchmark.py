@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -73,8 +74,16 @@ def test_the_median_of_chunks_that_take_turns(monkeypatch: pytest.MonkeyPatch) -
     assert all(x.videos.closed for x in lanes.values())
 
 
+def test_what_a_program_needs_beside_its_arguments_is_counted() -> None:
+    """A sorted table, which neither argument nor result shows."""
+    side = 2048
+    program = jax.jit(lambda x: jnp.sort(jnp.sin(x[:, None] * x[None]), axis=0)[5].sum())
+    program(jnp.arange(float(side)))
+    assert fast_benchmark.largest_program_mib() >= side**2 * 4 / 2**20
+
+
 def test_ratios_are_to_none() -> None:
-    costs = {"none": Cost(2.0, 4.0, 100.0, 200.0, 10.0), "temp_lora": Cost(3.0, 5.0, 110.0, 300.0, 40.0)}
+    costs = {"none": Cost(2.0, 4.0, 100.0, 200.0, 10.0, 20.0), "temp_lora": Cost(3.0, 5.0, 110.0, 300.0, 40.0, 50.0)}
     results = fast_benchmark.named(costs)
     assert results["seconds_ratio/temp_lora"] == 1.5 and results["peak_mib_ratio/temp_lora"] == 1.1
     assert results["held_mib_ratio/temp_lora"] == 4.0 and "seconds_ratio/none" not in results
@@ -84,6 +93,7 @@ def test_ratios_are_to_none() -> None:
     }  # fmt: skip
     text = fast_benchmark.markdown(costs, told)
     assert "| temp_lora | 3.000 | 1.500 | 5.000 | 1.250 | 110.000 | 1.100 | 300.000 | 1.500 | 40.000 | 4.000 |" in text
+    assert "| 50.000 | 2.500 |\n" in text
 
 
 @pytest.mark.parametrize("variant", fast_learning.VARIANTS)

@@ -6,8 +6,10 @@ CPU seconds of the process are given beside the clock's, since other work on the
 
 Memory: each rollout once more in a process of its own, whose peak counts: of the device where it tells (a GPU), else of
 the process's resident memory, twice: since its start, and while it generates, with what tracing has left behind given
-back to the system before. A process before it fills the compilation cache, so that no compiler is in the peak. The
-arrays that are held between chunks are given as well: parameters, adapters, the optimiser's moments.
+back to the system before. A process before it fills the compilation cache, so that no compiler is in the peak. Resident
+memory has the host's part in it: Python, the tracer's caches, machine code. So the arrays that are held between chunks
+are given as well (parameters, adapters, the optimiser's moments), and what a device needs: these, and the temporaries
+and results of the program that has most of them, by the compiler's own account.
 
 Without a ``model_dir`` the network is made: one of the shape in ``config.made``, with random weights, on which neither
 time nor memory depends.
@@ -86,6 +88,7 @@ class Cost(NamedTuple):
         peak_mib: while it generates.
         process_mib: the peak since the process has started, which loads, traces and compiles.
         held_mib: arrays between chunks.
+        device_mib: these, and the temporaries and results of the largest program.
     """
 
     seconds: float
@@ -93,6 +96,7 @@ class Cost(NamedTuple):
     peak_mib: float
     process_mib: float
     held_mib: float
+    device_mib: float
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -187,21 +191,22 @@ def interleaved(lanes: Mapping[str, Lane], chunks: int, warm_up: int) -> dict[st
     return {key: (clock, cpu) for key, (clock, cpu) in medians.items()}
 
 
-def in_a_process_of_its_own(raw: Mapping[str, Any], key: str) -> tuple[float, float, float]:
+def in_a_process_of_its_own(raw: Mapping[str, Any], key: str) -> tuple[float, float, float, float]:
     """``peak_of`` a rollout with the memory ``key``."""
     cache = str(jax.config.values["jax_compilation_cache_dir"] or "")
-    found = (0.0, 0.0, 0.0)
+    found = (0.0, 0.0, 0.0, 0.0)
     for chunks in (0, PEAK_CHUNKS):  # the first one fills the compilation cache
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             found = pool.submit(peak_of, dict(raw), key, cache, chunks).result()
     return found
 
 
-def peak_of(raw: Mapping[str, Any], key: str, cache: str, chunks: int) -> tuple[float, float, float]:
+def peak_of(raw: Mapping[str, Any], key: str, cache: str, chunks: int) -> tuple[float, float, float, float]:
     """In a new process: plays a chunk and then ``chunks`` more.
 
     Returns:
-        Peak memory during the latter, the peak since the start, and what the arrays hold after them, MiB.
+        Peak memory during the latter, the peak since the start, what the arrays hold after them, and what a device has
+        to hold, MiB: the memory fields of ``Cost``.
     """
     if cache:
         jax.config.update("jax_compilation_cache_dir", cache)
@@ -217,7 +222,16 @@ def peak_of(raw: Mapping[str, Any], key: str, cache: str, chunks: int) -> tuple[
         for _ in range(chunks):
             play(lane)
         lane.videos.close()
-    return peak_mib(), max(since_start, peak_mib()), sum(x.nbytes for x in jax.live_arrays()) / 2**20
+    held = sum(x.nbytes for x in jax.live_arrays()) / 2**20
+    return peak_mib(), max(since_start, peak_mib()), held, held + largest_program_mib()
+
+
+def largest_program_mib() -> float:
+    """Temporaries and new results of the compiled program that has most of them, of all that this process keeps."""
+    programs = jax.local_devices()[0].client.live_executables()
+    stats = [program.get_compiled_memory_stats() for program in programs]
+    most = max(s.temp_size_in_bytes + s.output_size_in_bytes - s.alias_size_in_bytes for s in stats)
+    return most / 2**20
 
 
 def named(costs: Mapping[str, Cost]) -> dict[str, float]:
@@ -233,7 +247,7 @@ def named(costs: Mapping[str, Cost]) -> dict[str, float]:
 
 def markdown(costs: Mapping[str, Cost], results: Mapping[str, Any]) -> str:
     """The results as a table."""
-    columns = ("s a chunk", "CPU s a chunk", "peak MiB", "peak since start, MiB", "arrays held, MiB")
+    columns = ("s a chunk", "CPU s a chunk", "peak MiB", "peak since start, MiB", "arrays held, MiB", "device, MiB")
     lines = [
         f"| memory | {' | '.join(f'{name} | ÷ none' for name in columns)} |",
         "|---" * (1 + 2 * len(columns)) + "|",
@@ -242,8 +256,8 @@ def markdown(costs: Mapping[str, Cost], results: Mapping[str, Any]) -> str:
         cells = [f"{x:,.3f} | {x / y:.3f}" for x, y in zip(cost, costs[PLAIN], strict=True)]
         lines.append(f"| {key} | {' | '.join(cells)} |")
     note = (
-        f"Peak memory is of {results['peak_is_of']}. {results['sampler']}, {results['videos']} videos, median of "
-        f"{results['chunks']} chunks on {results['device']}, {results['cores']} cores, load average "
-        f"{results['load_average_before']:.1f} before the start."
+        f"Peak memory is of {results['peak_is_of']}; device: arrays and the largest program's temporaries. "
+        f"{results['sampler']}, {results['videos']} videos, median of {results['chunks']} chunks on "
+        f"{results['device']}, {results['cores']} cores, load average {results['load_average_before']:.1f} before."
     )
     return "\n".join(lines) + f"\n\n{note}\n"
