@@ -2,12 +2,13 @@
 
     python -m vgen_jax.main --config=configs/data/revisit.py --workdir=data/revisit
 
-Needs ``pip install -e ".[sim]"``. Three lengths on the validation maps, and ``revisit_tune_200`` on the training maps:
-settings are chosen on the latter alone. A split holds as many paths of each kind (look, walk, loop, excursions) on each
-of its maps (all 6 validation maps, 12 of the training maps). A second start goes on where the first one stopped.
+Needs ``pip install -e ".[sim]"``. Three lengths on the validation maps, and two, ``revisit_tune_…``, on the training
+maps: settings are chosen on the latter alone. A split holds as many paths of each kind (look, walk, loop, excursions)
+on each of its maps (all 6 validation maps, 12 of the training maps). A second start goes on where the first one
+stopped.
 
 variant  paths                       size   hardware and time
-all      4 × 48 (64 to 600 frames)   64×64  2 busy cores, 7 minutes; 362 MB
+all      5 × 48 (64 to 600 frames)   64×64  2 busy cores, 3 minutes; 600 MB
 smoke    4 (64 frames)               64×64  2 busy cores, 1 1/2 minutes
 """
 
@@ -23,6 +24,7 @@ VARIANTS = {
         "revisit_200": ("validation", 200, 48),
         "revisit_600": ("validation", 600, 48),
         "revisit_tune_200": ("train", 200, 48),
+        "revisit_tune_600": ("train", 600, 48),
     },
     "smoke": {"revisit_64": ("validation", 64, 4)},
 }
