@@ -121,7 +121,7 @@ def memory(name="none", context_chunks=2, guidance=1.0, **fast):
     kind = "temp_lora" if name.startswith("temp_lora") else name
     temp_lora = {
         "lora": {"rank": 32, "alpha": 0.0, "targets": "^(?!conv_out$)"}, "steps": 1, "learning_rate": 1e-4,
-        "weight_decay": 0.0, "persist_optimizer": True, "text": "empty", "actions": "null", "past": "noised",
+        "slow_down": 0, "persist_optimizer": True, "text": "empty", "actions": "null", "past": "noised",
         "clips": "last", "t_range": (0.0, 1.0),
     }  # fmt: skip
     return {

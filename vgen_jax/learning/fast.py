@@ -43,8 +43,8 @@ class FastConfig:
         lora: the adapter.
         steps: updates per chunk.
         learning_rate: of Adam.
-        weight_decay: what a step takes off the adapter, as a part of it, times the learning rate (AdamW); 0 is the
-            paper's Adam. An adapter that learns what it generated grows with every chunk, and its faults with it.
+        slow_down: the rate after n steps of an episode is ``learning_rate * slow_down / (slow_down + n)``; 0 keeps it
+            as it is (the paper). An adapter that learns what it generated learns its faults as well, and they grow.
         persist_optimizer: Adam's moments last from chunk to chunk; else each chunk begins with fresh ones.
         text: ``empty`` (the paper) or ``keep`` the chunk's.
         actions: ``null`` (the paper) or ``keep`` the chunk's.
@@ -58,7 +58,7 @@ class FastConfig:
     lora: LoraConfig = LoraConfig()
     steps: int = 1
     learning_rate: float = 1e-4
-    weight_decay: float = 0.0
+    slow_down: int = 0
     persist_optimizer: bool = True
     text: Literal["empty", "keep"] = "empty"
     actions: Literal["null", "keep"] = "null"
@@ -71,8 +71,10 @@ class FastConfig:
             raise VgenError(f"fast.steps is {self.steps}: use 1 or more")
         if self.learning_rate <= 0:
             raise VgenError(f"fast.learning_rate is {self.learning_rate}: use a positive number")
-        if self.weight_decay < 0:
-            raise VgenError(f"fast.weight_decay is {self.weight_decay}: use 0 or more")
+        if self.slow_down < 0:
+            raise VgenError(f"fast.slow_down is {self.slow_down}: use 0 or more")
+        if self.slow_down and not self.persist_optimizer:
+            raise VgenError("fast.slow_down counts the steps of an episode: set fast.persist_optimizer")
         if not 0.0 <= self.t_range[0] < self.t_range[1] <= 1.0:
             raise VgenError(f"fast.t_range is {self.t_range}: use two rising numbers in [0, 1]")
         choices = {
@@ -117,8 +119,9 @@ def init_fast(config: FastConfig, params: Params, key_B: Key) -> FastState:
 
 
 def optimizer(config: FastConfig) -> optax.GradientTransformation:
-    """Adam at a constant rate, with decoupled weight decay if there is any."""
-    return optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
+    """Adam, at a constant rate unless that slows down."""
+    rate, steps = config.learning_rate, config.slow_down
+    return optax.adam((lambda n: rate * steps / (steps + n)) if steps else rate)
 
 
 def fast_step(
@@ -155,7 +158,7 @@ def fast_step(
         if not config.persist_optimizer:
             moments = jax.tree.map(lambda old, new: jnp.where(number == 0, new, old), moments, adam.init(lora))
         value, grads = jax.value_and_grad(loss)(lora, params, window, jax.random.fold_in(key, number))
-        updates, moments = adam.update(grads, moments, lora)
+        updates, moments = adam.update(grads, moments)
         return FastState(optax.apply_updates(lora, updates), moments), value
 
     return step
