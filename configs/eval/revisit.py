@@ -46,6 +46,7 @@ SWEEP = {
     **{f"up_rate_{rate:.0e}": {"lora": lora(targets=UP), "learning_rate": rate} for rate in (3e-4, 1e-3)},
     **{f"last_rate_{rate:.0e}": {"lora": lora(targets=LAST), "learning_rate": rate} for rate in (1e-3, 3e-3, 1e-2)},
     **{f"last_slow_down_{n}": {"lora": lora(targets=LAST), "learning_rate": 3e-3, "slow_down": n} for n in (4, 16)},
+    "slow_down_4_rate_3e-04": {"learning_rate": 3e-4, "slow_down": 4},
     "last_rate_1e-03_rank_4": {"lora": lora(4, LAST), "learning_rate": 1e-3},
     "last_rate_1e-03_steps_4": {"lora": lora(targets=LAST), "learning_rate": 1e-3, "steps": 4},
     "noise_low": {"t_range": (0.0, 0.4)},
