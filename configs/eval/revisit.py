@@ -7,10 +7,10 @@ every memory follow them with the bundled weights, and writes results.json and r
 the first one stopped. Needs ``pip install -e ".[sim,eval]"``. Another model: ``--config.model_dir=…/slow/export``.
 
 variant  what                                                               hardware and time
-all      10 memories, 64, 200 and 600 frames, 32 paths each, both protocols  2 cores, many hours; not measured yet
-main     5 memories, 200 frames, 32 paths each, both protocols              2 cores, about an hour
-smoke    4 memories, 64 frames, 4 paths                                     2 cores, 2 minutes
-sweep    the learning of temp_lora, one setting at a time, 200 frames of    2 cores, many hours; not measured yet
+all      10 memories, 64, 200 and 600 frames, 32 paths each, both protocols  2 cores, about 5 hours, by its parts
+main     5 memories, 200 frames, 32 paths each, both protocols               2 cores, about 40 minutes, by its parts
+smoke    4 memories, 64 frames, 4 paths                                      2 cores, 3 minutes
+sweep    the learning of temp_lora, a setting at a time, 200 frames of       2 cores, about 2 hours, by its parts
          8 paths on the training maps
 """
 
