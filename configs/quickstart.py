@@ -2,14 +2,14 @@
 
     python -m vgen_jax.main --config=configs/quickstart.py --workdir=out
 
-2 CPU cores, no account, no download, about 5 minutes with the install if nothing else runs: records a few episodes of
+2 CPU cores, no account, no download, 4 minutes with the install if nothing else runs: records a few episodes of
 the game, generates 200 frames along a path that looks away and back, without a memory, with Temp-LoRA as the paper has
 it and as our sweep found it better, and with retrieval, measures, and shows slow learning at work, 100 steps on from
 the bundled model, whose result nothing else uses.
 ``out/report.html`` shows it.
 
 variant  what it does                                                           hardware and time
-bundled  the above                                                              2 cores, about 5 minutes
+bundled  the above                                                              2 cores, 4 minutes
 train    trains everything from nothing, with worse weights; no memory          2 cores, under 15 minutes
 """
 
