@@ -93,16 +93,14 @@ def verdict_table(
     prefix, likeness = ("", "revisit_psnr") if protocol == "generated" else ("primed_", "primed_psnr")
     metrics = f"{prefix}src_{backbone}", likeness
     baselines = [name for name in BASELINES if name in found]
-    columns = ["memory", *(f"{metric} > {name}" for metric in metrics for name in baselines), "sharpness ÷ none", "all"]
+    columns = ["memory", "all", "sharpness ÷ none", *(f"{metric} > {name}" for metric in metrics for name in baselines)]
     rows = []
     for memory in (name for name in found if name not in (*BASELINES, TRUTH)):
-        beats = [
-            clearly_better(metric, results, memory, name, length) for metric in metrics for name in baselines
-        ]  # fmt: skip
-        row = [memory, *("yes" if better else "no" for better in beats), "", ""]
+        beats = [clearly_better(metric, results, memory, name, length) for metric in metrics for name in baselines]
+        row = [memory, "", "", *("yes" if better else "no" for better in beats)]
         if PLAIN in found:
             sharp, plain = (results[f"{prefix}sharpness/{name}/{length}"] for name in (memory, PLAIN))
-            row[-2:] = f"{sharp / plain:.2f}", "yes" if all(beats) and sharp >= AS_SHARP * plain else "no"
+            row[1:3] = "yes" if all(beats) and sharp >= AS_SHARP * plain else "no", f"{sharp / plain:.2f}"
         rows.append(row)
     caption = f"> means that the intervals do not overlap; all: every one of them, and at least {AS_SHARP} as sharp."
     return report.Table(columns, rows, title=f"{title}: does a memory win?", caption=caption)
