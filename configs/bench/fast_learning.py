@@ -30,9 +30,12 @@ MERGED = {
     "temp_lora": common.memory("temp_lora"),
     "temp_lora_intercepted": {**common.memory("temp_lora"), "sampling": "intercepted"},
 }
-INTERCEPTED = {
+LAST = {
     "none": common.memory(),
     "temp_lora_last": {**common.memory("temp_lora", **common.last_layer(2)), "sampling": "intercepted"},
+}
+ATTENTION_ONLY = {
+    "none": common.memory(),
     "temp_lora_attention": {
         **common.memory("temp_lora", lora={"rank": 32, "alpha": 0.0, "targets": ATTENTION}), "sampling": "intercepted",
     },
@@ -50,13 +53,14 @@ def full():
     }  # fmt: skip
 
 
+MODELSCOPE = {
+    **BUNDLED, "model_dir": "", "made": full(), "past": 2, "future": 2, "chunks": 3, "warm_up": 1, "guidance": 9.0,
+}  # fmt: skip
 VARIANTS = {
     "plain": {**BUNDLED, "guidance": 1.0},
     "guided": {**BUNDLED, "guidance": 2.0},
-    "modelscope": {
-        **BUNDLED, "model_dir": "", "made": full(), "past": 2, "future": 2, "chunks": 3, "warm_up": 1, "guidance": 9.0,
-        "memories": INTERCEPTED,
-    },
+    "modelscope": {**MODELSCOPE, "memories": LAST},
+    "modelscope_attention": {**MODELSCOPE, "memories": ATTENTION_ONLY},
     "tiny": {**BUNDLED, "model_dir": "@slow/export", "future": 2, "chunks": 3, "steps": 2, "guidance": 1.0},
 }  # fmt: skip
 

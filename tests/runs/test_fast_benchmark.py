@@ -121,7 +121,7 @@ def test_the_last_layer_is_that_of_the_network(variant: str, layers: int) -> Non
 
 def test_a_made_model_of_modelscopes_kind_plays(tmp_path: Path) -> None:
     """The full network's sections, on a small one."""
-    config = fast_learning.get_config("modelscope").to_dict()
+    config = fast_learning.get_config("modelscope_attention").to_dict()
     slow, autoencoder = modelscope.TINY
     slow = {**slow, "unet": {**slow["unet"], "dtype": "float32"}}
     raw = {**config, "made": {**config["made"], "slow": slow, "autoencoder": autoencoder, "height": 16, "width": 16}}
@@ -129,7 +129,7 @@ def test_a_made_model_of_modelscopes_kind_plays(tmp_path: Path) -> None:
     kernels = [leaf for leaf in jax.tree.leaves(model.params["unet"]) if leaf.ndim > 1]
     assert all(0.5 < float(leaf.std()) * np.sqrt(np.prod(leaf.shape[:-1])) < 2.0 for leaf in kernels if leaf.size > 99)
     settings = FastBenchmarkConfig(**{**raw["benchmark"], "guidance": 1.0})
-    assert set(raw["memories"]) == {"none", "temp_lora_last", "temp_lora_attention"}
+    assert set(raw["memories"]) == {"none", "temp_lora_attention"}
     for name in ("none", "temp_lora_attention"):
         memory = build.section(MemoryConfig, raw["memories"][name], name)
         lane = fast_benchmark.make_lane(model, settings, Sampler("ddim", 1), memory, tmp_path / name)
