@@ -6,16 +6,18 @@ Bundled weights, no data, 25 sampling steps; 2 CPU cores, about 8 minutes. SlowF
 1.037 × the memory for ModelScopeT2V on a V100 (D.2). ``:tiny`` is for tests, with a model beside its work
 directory. What it printed stands in docs/memories.md.
 
-variant     network                                  sampling
-plain       VizDoom's, bundled, 5 M parameters       one network evaluation per step
-guided      the same                                 two, with classifier-free guidance
-modelscope  ModelScopeT2V's, 1.4 B, random weights   two, guidance 9; 8×8 latents, 2 past and 2 new frames; not run yet
+variant               network                                  sampling
+plain                 VizDoom's, bundled, 5 M parameters       one network evaluation per step
+guided                the same                                 two, with classifier-free guidance
+modelscope            ModelScopeT2V's, 1.4 B, random weights   two, guidance 9; 8×8 latents, 2 past and 2 new frames;
+                                                               over half an hour on 2 idle cores, not run to its end yet
+modelscope_attention  the same                                 the same
 
 ``temp_lora`` adapts every layer, ``temp_lora_last`` the temporal convolutions of the last one, which is what the sweep
 of ``configs/eval/revisit.py`` found. Both merge the adapter into a second copy of the adapted weights, once per chunk;
 ``temp_lora_intercepted`` has no such copy and pays in every sampling step. ``modelscope`` has the paper's network at
-the smallest size that it takes. Its adapters are intercepted; ``temp_lora_attention`` adapts the attention's
-projections.
+the smallest size that it takes, and adapters that are intercepted: of the last layer, or of the attention's
+projections (``modelscope_attention``).
 """
 
 from ml_collections import ConfigDict
