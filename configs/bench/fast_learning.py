@@ -2,7 +2,7 @@
 
     python -m vgen_jax.main --config=configs/bench/fast_learning.py --workdir=out/bench
 
-Bundled weights, no data, 25 sampling steps; 2 CPU cores, about 8 minutes. SlowFast-VGen reports 1.068 × the time and
+Bundled weights, no data, 25 sampling steps; 2 CPU cores, 3 minutes. SlowFast-VGen reports 1.068 × the time and
 1.037 × the memory for ModelScopeT2V on a V100 (D.2). ``:tiny`` is for tests, with a model beside its work
 directory. What it printed stands in docs/memories.md.
 
