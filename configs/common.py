@@ -109,8 +109,8 @@ def last_layer(layers_per_block=1):
     """What the sweep of ``configs/eval/revisit.py`` found for ``temp_lora`` on VizDoom, where the paper is silent.
 
     An adapter for the four temporal convolutions of the UNet's last layer alone, learnt at thirty times the paper's
-    rate in the beginning and ever more slowly: costs a quarter of one everywhere, blurs less, and does not run away in
-    long videos (docs/results.md).
+    rate in the beginning and ever more slowly. An update costs a quarter of one everywhere, blurs less, and does not
+    run away in 600 frames (docs/results.md).
     """
     targets = f"^up_0_layer_{layers_per_block}/temp_conv"
     return {"lora": {"rank": 32, "alpha": 0.0, "targets": targets}, "learning_rate": 3e-3, "slow_down": 4}

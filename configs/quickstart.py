@@ -4,7 +4,7 @@
 
 2 CPU cores, no account, no download, 4 minutes with the install if nothing else runs: records a few episodes of
 the game, generates 200 frames along a path that looks away and back, without a memory, with Temp-LoRA as the paper has
-it and as our sweep found it better, and with retrieval, measures, and shows slow learning at work, 100 steps on from
+it and as our sweep chose it, and with retrieval, measures, and shows slow learning at work, 100 steps on from
 the bundled model, whose result nothing else uses.
 ``out/report.html`` shows it.
 

@@ -8,7 +8,7 @@ on each of its maps (all 6 validation maps, 12 of the training maps). A second s
 stopped.
 
 variant  paths                       size   hardware and time
-all      5 × 48 (64 to 600 frames)   64×64  2 busy cores, 3 minutes; 600 MB
+all      5 × 48 (64 to 600 frames)   64×64  2 busy cores, 2 minutes by its parts; 550 MB
 smoke    4 (64 frames)               64×64  2 busy cores, 1 1/2 minutes
 """
 

@@ -221,14 +221,19 @@ def config(data_dir: Path) -> ConfigDict:
     ).lock()  # fmt: skip
 
 
-@pytest.mark.slow
-def test_a_run_measures_everything_once(
-    slow: build.SlowModel, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every memory in every protocol; started again it measures nothing."""
+@pytest.fixture
+def loaded(slow: build.SlowModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run finds its model and its place encoder without files."""
     monkeypatch.setattr(revisit.build, "load_slow_model", lambda folder: slow)
     monkeypatch.setattr(revisit, "load_place", lambda folder: PLACE)
     monkeypatch.setattr(revisit, "digest", lambda folder: "0")
+
+
+@pytest.mark.slow
+def test_a_run_measures_everything_once(
+    loaded: None, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every memory in every protocol; started again it measures nothing."""
     revisit.run(config(data_dir), tmp_path / "run")
     text = (tmp_path / "run" / "results.json").read_text()
     results = json.loads(text)
@@ -256,12 +261,9 @@ def test_a_run_measures_everything_once(
 
 
 def test_published_networks_score_beside_the_place_encoder(
-    slow: build.SlowModel, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loaded: None, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The recording comes back as it was; without its weights a network is an error that names the file."""
-    monkeypatch.setattr(revisit.build, "load_slow_model", lambda folder: slow)
-    monkeypatch.setattr(revisit, "load_place", lambda folder: PLACE)
-    monkeypatch.setattr(revisit, "digest", lambda folder: "0")
     monkeypatch.delenv("VGEN_WEIGHTS", raising=False)
     wanted = config(data_dir)
     with wanted.unlocked():
