@@ -10,8 +10,8 @@ variant               network                                  sampling
 plain                 VizDoom's, bundled, 5 M parameters       one network evaluation per step
 guided                the same                                 two, with classifier-free guidance
 modelscope            ModelScopeT2V's, 1.4 B, random weights   two, guidance 9; 8×8 latents, 2 past and 2 new frames;
-                                                               over half an hour on 2 idle cores, not run to its end yet
-modelscope_attention  the same                                 the same
+                                                               49 minutes on 2 cores, 9 GiB of memory
+modelscope_attention  the same                                 the same; not run to its end yet
 
 ``temp_lora`` adapts every layer, ``temp_lora_last`` the temporal convolutions of the last one, which is what the sweep
 of ``configs/eval/revisit.py`` found. Both merge the adapter into a second copy of the adapted weights, once per chunk;
