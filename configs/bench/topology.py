@@ -40,7 +40,7 @@ def get_config(arg="slow/modelscope:finetune"):
     return ConfigDict(
         {
             "run": "check_topology",
-            "check": {"meshes": MESHES[arg] if arg in MESHES else (("cpu:1", 1, 1, 1),), "effort": 0.0, "steps": 0},
+            "check": {"meshes": MESHES[arg] if arg in MESHES else (("cpu:1", 1, 1, 1),), "effort": "", "steps": 0},
             "made": {"height": height, "width": width, "latents": "latents" in stages, "action_dim": ACTIONS},
             "slow": modelscope.FULL[0],
             "autoencoder": modelscope.FULL[1] if pretrained else stages.autoencoder.autoencoder.to_dict(),

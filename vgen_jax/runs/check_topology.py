@@ -44,6 +44,7 @@ from vgen_jax.types import VgenError
 TABLE_FILE = "topology.md"
 SIMULATED = "cpu:"  # before a number of devices
 GIB = 2**30
+EFFORTS = ("", "O0", "O1", "O2", "O3")  # of XLA, "" its own choice
 
 
 class Row(NamedTuple):
@@ -61,17 +62,17 @@ class CheckConfig:
 
     Attributes:
         meshes: the rows (topology, data, fsdp, accumulate); the latter three instead of the stage's own.
-        effort: of the TPU's compiler, from -1 (sooner done, a slower program) to 1; 0 is what a training uses.
+        effort: of the TPU's compiler, ``O0`` (sooner done, a slower program) to ``O3``; empty for what a training uses.
         steps: updates to run, from zeros, on the rows with simulated devices.
     """
 
     meshes: tuple[tuple[str, int, int, int], ...]
-    effort: float
+    effort: str
     steps: int
 
     def __post_init__(self) -> None:
-        if not -1.0 <= self.effort <= 1.0:
-            raise VgenError(f"check.effort is {self.effort}: use -1 to 1")
+        if self.effort not in EFFORTS:
+            raise VgenError(f"check.effort is '{self.effort}': use {', '.join(EFFORTS[1:])} or an empty text")
         if self.steps < 0:
             raise VgenError(f"check.steps is {self.steps}: use 0 or more")
 
@@ -221,21 +222,21 @@ def without_remat(stage: ConfigDict) -> ConfigDict:
     return out.lock()
 
 
-def compiled(traced: Any, mesh: Mesh, effort: float, flops: Found) -> Found:
+def compiled(traced: Any, mesh: Mesh, effort: str, flops: Found) -> Found:
     """Compiles what was traced; ``flops`` with memory and collectives filled in, or with the problem."""
-    options: dict[str, Any] | None = None
-    if mesh.devices.flat[0].platform == "cpu":
-        options = QUICK_CPU
-    elif effort:
-        options = {"exec_time_optimization_effort": effort}
+    simulated = mesh.devices.flat[0].platform == "cpu"
+    before = jax.config.values["jax_optimization_level"]
+    jax.config.update("jax_optimization_level", before if simulated or not effort else effort)
     try:
-        program = traced.lower().compile(compiler_options=options)
+        program = traced.lower().compile(compiler_options=QUICK_CPU if simulated else None)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise VgenError(
                 f"this mesh cannot be compiled for ({str(error).splitlines()[0]:.300}): try another"
             ) from error
         return flops._replace(problem=exhausted(str(error)))
+    finally:
+        jax.config.update("jax_optimization_level", before)
     memory = program.memory_analysis()
     new = memory.output_size_in_bytes - memory.alias_size_in_bytes
     total = memory.argument_size_in_bytes + new + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
