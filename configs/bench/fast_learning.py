@@ -16,7 +16,7 @@ modelscope_attention  the same                                 the same; not run
 ``temp_lora`` adapts every layer, ``temp_lora_last`` the temporal convolutions of the last one, which is what the sweep
 of ``configs/eval/revisit.py`` found. Both merge the adapter into a second copy of the adapted weights, once per chunk;
 ``temp_lora_intercepted`` has no such copy and pays in every sampling step. ``modelscope`` has the paper's network at
-the smallest size that it takes, and adapters that are intercepted: of the last layer, or of the attention's
+a small size, and adapters that are intercepted: of the last layer, or of the attention's
 projections (``modelscope_attention``).
 """
 
