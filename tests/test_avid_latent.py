@@ -11,10 +11,19 @@ import pytest
 
 from configs.avid import rt1
 from tests import tiny
-from vgen_jax import avid_nets, build_avid
+from vgen_jax import avid_nets
 from vgen_jax.avid_nets import LatentConfig, PixelConfig, PromptConfig, WorldConfig
-from vgen_jax.build import section
-from vgen_jax.build_avid import Base, MethodConfig
+from vgen_jax.build_avid import (
+    Base,
+    Method,
+    MethodConfig,
+    avid_adapter,
+    base_predictor,
+    diffusion,
+    load_base,
+    load_method,
+    method_of,
+)
 from vgen_jax.checkpoint import export
 from vgen_jax.compose.avid import avid, with_mask
 from vgen_jax.compose.mixing import action_guidance, product_of_experts
@@ -27,6 +36,7 @@ from vgen_jax.learning.state import OptimizerConfig, init_state, make_optimizer
 from vgen_jax.nn.embeddings import ActionEmbedding, ActionFeatures
 from vgen_jax.objectives.adapter import AdapterLoss, adapter
 from vgen_jax.runs.avid import to_model
+from vgen_jax.sections import section
 from vgen_jax.slow_model import UNetConfig
 from vgen_jax.types import Array, Condition, Prediction, Predictor, VgenError, VideoBatch
 
@@ -48,7 +58,7 @@ METHODS = {
 
 @pytest.fixture(scope="module")
 def base() -> Base:
-    return Base(BASE, WORLD, tiny.random_params(build_avid.diffusion(BASE, WORLD).init), "digest")
+    return Base(BASE, WORLD, tiny.random_params(diffusion(BASE, WORLD).init), "digest")
 
 
 def batch(texts: tuple[str, ...] = ()) -> VideoBatch:
@@ -69,9 +79,9 @@ def call() -> tuple[Array, Array, Condition]:
     return x, jnp.asarray([1, 15]), condition
 
 
-def begun(name: str, base: Predictor) -> tuple[build_avid.Method, Any]:
+def begun(name: str, base: Predictor) -> tuple[Method, Any]:
     """A method and random parameters for it, but those of its head, which begin at zero."""
-    method = build_avid.avid_adapter(METHODS[name], WORLD, base)
+    method = avid_adapter(METHODS[name], WORLD, base)
     params = tiny.random_params(method.init)
     return method, {**params, "head": jax.tree.map(jnp.zeros_like, params["head"])}
 
@@ -143,7 +153,7 @@ def test_the_null_action_is_learnt_and_begins_at_zero() -> None:
 # Of the others nearly all is compiling.
 @pytest.mark.parametrize("name", [n if n == "avid" else pytest.param(n, marks=pytest.mark.long) for n in METHODS])
 def test_training_moves_what_it_should_and_never_the_base(name: str, base: Base) -> None:
-    method = build_avid.method(METHODS[name], WORLD, base)
+    method = method_of(METHODS[name], WORLD, base)
     before = jax.tree.map(np.array, base.params)
     optimizer = make_optimizer(OptimizerConfig())
     params = tiny.random_params(method.init)
@@ -184,7 +194,7 @@ def test_every_kind_samples() -> None:
 
 
 def test_fine_tuning_by_actions_begins_with_the_base_and_silent_actions(base: Base) -> None:
-    method = build_avid.method(BY_ACTIONS, WORLD, None, base)
+    method = method_of(BY_ACTIONS, WORLD, None, base)
     params = method.start(tiny.random_params(method.init))
     assert set(params["unet"]) == {*base.params["unet"], "action_embedding"}
     shared = {name: params["unet"][name] for name in base.params["unet"]}
@@ -198,11 +208,11 @@ def test_fine_tuning_by_actions_begins_with_the_base_and_silent_actions(base: Ba
 
 @pytest.mark.long
 def test_fine_tuning_by_actions_begins_as_the_base(base: Base) -> None:
-    method = build_avid.method(BY_ACTIONS, WORLD, None, base)
+    method = method_of(BY_ACTIONS, WORLD, None, base)
     params = method.start(tiny.jit(method.init)(jax.random.key(0)))
     x, t_B, condition = call()
     ours, plain = tiny.jit(lambda p, b: (method.predict(p, x, t_B, condition), b(x, t_B, condition)))(
-        params, build_avid.base_predictor(base)
+        params, base_predictor(base)
     )
     np.testing.assert_allclose(ours.value, plain.value, rtol=1e-4, atol=1e-5)
 
@@ -211,13 +221,13 @@ def test_fine_tuning_trains_the_network_of_its_start(base: Base) -> None:
     joined = dataclasses.replace(BASE, unet=dataclasses.replace(BASE.unet, actions="concatenated"))
     for wrong in (joined, METHODS["diffusion"]):
         with pytest.raises(VgenError, match="fine-tuning trains the same network"):
-            build_avid.method(wrong, WORLD, None, base)
+            method_of(wrong, WORLD, None, base)
     with pytest.raises(VgenError, match="fine-tuning trains the same network"):
-        build_avid.method(BASE, dataclasses.replace(WORLD, autoencoder="another"), None, base)
+        method_of(BASE, dataclasses.replace(WORLD, autoencoder="another"), None, base)
 
 
 def test_fine_tuning_by_language_reads_the_text_and_changes_the_network(base: Base) -> None:
-    method = build_avid.method(BASE, WORLD, None, base)
+    method = method_of(BASE, WORLD, None, base)
     params = method.start(tiny.random_params(method.init))
     jax.tree.map(np.testing.assert_array_equal, params, base.params)
     objective = adapter(method.predict, to_model(WORLD), 1, SCHEDULE, AdapterLoss("none", 0.0))
@@ -273,13 +283,13 @@ def test_mixtures_take_latent_methods(mix: Any) -> None:
 def test_what_does_not_go_together_is_refused(base: Base) -> None:
     pixels = PixelConfig(8, (1,), 1, 8, 1, "none", "float32")
     with pytest.raises(VgenError, match="pixel UNet in a world of latents"):
-        build_avid.method(dataclasses.replace(METHODS["avid"], unet=pixels), WORLD, base)
+        method_of(dataclasses.replace(METHODS["avid"], unet=pixels), WORLD, base)
     with pytest.raises(VgenError, match="latent UNet in a world of frames"):
-        build_avid.method(BASE, dataclasses.replace(WORLD, autoencoder="", channels=3), None)
+        method_of(BASE, dataclasses.replace(WORLD, autoencoder="", channels=3), None)
     with pytest.raises(VgenError, match="ControlNet is there for worlds of frames"):
-        build_avid.method(MethodConfig("controlnet", ADAPTER, False, False), WORLD, base)
+        method_of(MethodConfig("controlnet", ADAPTER, False, False), WORLD, base)
     with pytest.raises(VgenError, match="world differs"):
-        build_avid.method(METHODS["avid"], dataclasses.replace(WORLD, autoencoder="another"), base)
+        method_of(METHODS["avid"], dataclasses.replace(WORLD, autoencoder="another"), base)
     with pytest.raises(VgenError, match="open with 1 frame"):
         dataclasses.replace(WORLD, past=2)
     with pytest.raises(VgenError, match="'eps' cannot be sampled"):
@@ -307,7 +317,7 @@ def test_the_papers_adapters_have_so_many_parameters(variant: str) -> None:
     """The labels of AVID's table 9 are of the same networks with attention to a text and an image (docs/avid.md)."""
     config = section(MethodConfig, rt1.get_config(f"{variant}.avid").method.to_dict(), "method")
     world = dataclasses.replace(WORLD, action_dim=7)
-    method = build_avid.avid_adapter(config, world, lambda *a: a)
+    method = avid_adapter(config, world, lambda *a: a)
     shapes = jax.eval_shape(method.init, jax.random.key(0))
     assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes)) == COUNTS[variant]
 
@@ -315,12 +325,12 @@ def test_the_papers_adapters_have_so_many_parameters(variant: str) -> None:
 def test_exports_hold_nothing_of_the_base(base: Base, tmp_path: Path) -> None:
     described = {"method": dataclasses.asdict(BASE), "world": dataclasses.asdict(WORLD), "base_sha256": ""}
     export(tmp_path / "base", base.params, described)
-    read = build_avid.load_base(tmp_path / "base")
+    read = load_base(tmp_path / "base")
     assert (read.config, read.world) == (BASE, WORLD)
-    method = build_avid.method(METHODS["avid"], WORLD, read)
+    method = method_of(METHODS["avid"], WORLD, read)
     params = tiny.random_params(method.init)
     of_avid = {"method": dataclasses.asdict(METHODS["avid"]), "world": dataclasses.asdict(WORLD)}
     export(tmp_path / "avid", params, {**of_avid, "base_sha256": read.sha256})
-    config, _, again = build_avid.load_method(tmp_path / "avid", read)
+    config, _, again = load_method(tmp_path / "avid", read)
     assert config == METHODS["avid"] and set(again) == {"network", "head"} and set(again["network"]) == {"unet"}
     jax.tree.map(np.testing.assert_array_equal, again, params)

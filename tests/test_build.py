@@ -10,8 +10,18 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vgen_jax import build
+from vgen_jax.build import (
+    AutoencoderConfig,
+    SlowModel,
+    action_width,
+    autoencoder_network,
+    frame_size,
+    guided_predictor,
+    load_slow_model,
+)
 from vgen_jax.checkpoint import EXPORT_CONFIG, export
+from vgen_jax.sections import section
+from vgen_jax.slow_model import Denoiser, TextConfig, denoiser, dtype_of
 from vgen_jax.types import Condition, VgenError
 
 
@@ -39,7 +49,7 @@ GOOD = {
 
 
 def test_a_section_becomes_its_dataclass() -> None:
-    made = build.section(Outer, GOOD, "outer")
+    made = section(Outer, GOOD, "outer")
     assert made == Outer("a", 1.0, 2, True, ((1, 2), (3, 4)), None, Inner(5)) and type(made.rate) is float
 
 
@@ -62,32 +72,32 @@ def test_a_section_becomes_its_dataclass() -> None:
 )
 def test_a_wrong_key_or_value_is_named(changes: dict[str, object], named: str) -> None:
     with pytest.raises(VgenError, match=named):
-        build.section(Outer, {**GOOD, **changes}, "outer")
+        section(Outer, {**GOOD, **changes}, "outer")
 
 
 @pytest.mark.parametrize("missing", GOOD)
 def test_a_missing_key_is_named(missing: str) -> None:
     with pytest.raises(VgenError, match=f"config key outer.{missing} is missing"):
-        build.section(Outer, {k: v for k, v in GOOD.items() if k != missing}, "outer")
+        section(Outer, {k: v for k, v in GOOD.items() if k != missing}, "outer")
 
 
 def test_widths_of_actions() -> None:
     info = tiny.info()
-    widths = {name: build.action_width(info, name) for name in ("none", "continuous", "discrete")}
+    widths = {name: action_width(info, name) for name in ("none", "continuous", "discrete")}
     assert widths == {"none": 0, "continuous": 2, "discrete": 2}
     for name in ("continuous", "discrete"):
         space = info.action_spaces[name]
         rows = np.zeros((3, 2), np.float32) if name == "continuous" else np.zeros(3, np.int32)
         assert space.to_model(rows).shape == (3, widths[name])
     with pytest.raises(VgenError, match="'joystick' but the data have continuous, discrete"):
-        build.action_width(info, "joystick")
+        action_width(info, "joystick")
 
 
 @pytest.mark.parametrize("text", [True, False])
 @pytest.mark.parametrize("actions", [2, 0])
 def test_the_slow_model_with_and_without_text_and_actions(text: bool, actions: int) -> None:
-    config = tiny.slow_config(action_dim=actions, text=build.TextConfig(8 if text else 0, 1, 2, 8))
-    networks = build.denoiser(config)
+    config = tiny.slow_config(action_dim=actions, text=TextConfig(8 if text else 0, 1, 2, 8))
+    networks = denoiser(config)
     batch = tiny.latent_batch()
 
     def predict() -> object:
@@ -110,8 +120,8 @@ def test_guidance_is_against_the_empty_text_and_the_null_action() -> None:
             return Condition(batch.token_BL[..., None], None, batch.action_BTA, batch.action_valid_BT)
 
     batch = tiny.latent_batch()
-    model = build.SlowModel(tiny.slow_config(), build.Denoiser(print, Networks.embed, print), {}, None, tiny.info(), ())
-    build.guided(model, {}, batch, 2.0)
+    model = SlowModel(tiny.slow_config(), Denoiser(print, Networks.embed, print), {}, None, tiny.info(), ())
+    guided_predictor(model, {}, batch, 2.0)
     (empty,) = seen
     np.testing.assert_array_equal(empty.token_BL, np.broadcast_to([1] + [0] * 7, (2, 8)))
     assert not np.asarray(empty.action_valid_BT).any()
@@ -120,30 +130,30 @@ def test_guidance_is_against_the_empty_text_and_the_null_action() -> None:
 
 def test_an_unknown_dtype_is_named() -> None:
     with pytest.raises(VgenError, match="dtype 'int8' is unknown: use one of float32, bfloat16, float16"):
-        build.dtype_of("int8")
+        dtype_of("int8")
 
 
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:
     """An export of a slow model with its autoencoder, random."""
-    shape = build.AutoencoderConfig(
+    shape = AutoencoderConfig(
         block_channels=(8,), layers_per_block=1, latent_channels=3, norm_groups=4, patch=2, linear_path=False,
         dtype="float32", kl_weight=0.0,
     )  # fmt: skip
-    network = build.autoencoder_network(shape)
+    network = autoencoder_network(shape)
     params = tiny.random_params(network.init, jnp.zeros((1, 2, 2, 3)))["params"]
     export(tmp_path / "autoencoder", params, {"autoencoder": dataclasses.asdict(shape), "scale": 2.0})
     slow = tiny.slow_config()
     raw = {"slow": dataclasses.asdict(slow), "windows": ((2, 2),)}
-    export(tmp_path, tiny.random_params(build.denoiser(slow).init), raw)
+    export(tmp_path, tiny.random_params(denoiser(slow).init), raw)
     (tmp_path / "dataset.json").write_text(tiny.info().to_json())
     return tmp_path
 
 
 def test_an_export_becomes_the_model_it_was(exported: Path) -> None:
-    model = build.load_slow_model(exported)
+    model = load_slow_model(exported)
     assert model.config == tiny.slow_config() and model.windows == ((2, 2),) and model.data == tiny.info()
-    assert build.frame_size(model) == (16, 16) and model.autoencoder.factor == 2
+    assert frame_size(model) == (16, 16) and model.autoencoder.factor == 2
     frames = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 3), np.uint8)
     latents = tiny.jit(lambda encode, x: encode(x))(model.autoencoder.encode, frames)
     decoded = tiny.jit(lambda decode, z: decode(z))(model.autoencoder.decode, latents)
@@ -174,5 +184,5 @@ def test_an_export_that_does_not_fit_is_refused(exported: Path, fault: str, name
         raw["slow"]["unet"]["depth"] = 2
     (exported / EXPORT_CONFIG).write_text(json.dumps(raw))
     with pytest.raises(VgenError, match=named) as error:
-        build.load_slow_model(exported)
+        load_slow_model(exported)
     assert "\n" not in str(error.value)

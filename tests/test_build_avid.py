@@ -11,8 +11,19 @@ import pytest
 from jax.tree_util import Partial
 
 from tests import tiny
-from vgen_jax import build_avid
-from vgen_jax.build_avid import Base, ClassifierConfig, MethodConfig, PixelConfig, WorldConfig
+from vgen_jax.avid_nets import PixelConfig, WorldConfig
+from vgen_jax.build_avid import (
+    Base,
+    ClassifierConfig,
+    Method,
+    MethodConfig,
+    base_predictor,
+    classifier_network,
+    diffusion,
+    load_base,
+    load_method,
+    method_of,
+)
 from vgen_jax.checkpoint import digest, export
 from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.learning.slow import TrainConfig, make_update
@@ -36,7 +47,7 @@ METHODS = {
 
 @pytest.fixture(scope="module")
 def base() -> Base:
-    return Base(BASE, WORLD, tiny.random_params(build_avid.diffusion(BASE, WORLD).init), "digest")
+    return Base(BASE, WORLD, tiny.random_params(diffusion(BASE, WORLD).init), "digest")
 
 
 def batch(b: int = 2) -> VideoBatch:
@@ -55,9 +66,9 @@ def call() -> tuple[Array, Array, Condition]:
     return x, jnp.asarray([1, 15]), Condition(None, None, clip.action_BTA[:, 2:], known, clip.video_BTHWC[:, :2])
 
 
-def begun(name: str, base: Base) -> tuple[build_avid.Method, Any]:
+def begun(name: str, base: Base) -> tuple[Method, Any]:
     """A method and the parameters that its training begins with, the zero layers zero."""
-    method = build_avid.method(METHODS[name], WORLD, base)
+    method = method_of(METHODS[name], WORLD, base)
     params = tiny.jit(method.init)(jax.random.key(0))
     return method, params if method.start is None else method.start(params)
 
@@ -87,7 +98,7 @@ def test_controlnet_begins_as_the_base(name: str, base: Base) -> None:
     x, t_B, condition = call()
     alone = Condition(past_BTHWC=condition.past_BTHWC)
     ours, plain = tiny.jit(lambda p, b: (method.predict(p, x, t_B, condition), b(x, t_B, alone)))(
-        params, build_avid.base_predictor(base)
+        params, base_predictor(base)
     )
     np.testing.assert_allclose(ours.value, plain.value, rtol=1e-4, atol=1e-5)
 
@@ -101,10 +112,10 @@ def test_controlnet_is_a_copy_of_the_way_down_and_fine_tuning_of_all(base: Base)
             ours, theirs = ours[part], theirs[part]
         np.testing.assert_array_equal(ours, theirs)
     assert not np.asarray(params["path"]["actions"]["gate"]["kernel"]).any()
-    finetune = build_avid.method(BASE, WORLD, None, base)
+    finetune = method_of(BASE, WORLD, None, base)
     jax.tree.map(np.testing.assert_array_equal, finetune.start({}), base.params)
     with pytest.raises(VgenError, match="fine-tuning trains the same network"):
-        build_avid.method(METHODS["diffusion"], WORLD, None, base)
+        method_of(METHODS["diffusion"], WORLD, None, base)
 
 
 # Of the others nearly all is compiling.
@@ -130,28 +141,28 @@ def test_training_moves_what_it_should_and_never_the_base(name: str, base: Base)
 def test_exports_are_read_back_over_their_own_base_only(base: Base, tmp_path: Path) -> None:
     described = {"method": dataclasses.asdict(BASE), "world": dataclasses.asdict(WORLD), "base_sha256": ""}
     export(tmp_path / "base", base.params, described)
-    read = build_avid.load_base(tmp_path / "base")
+    read = load_base(tmp_path / "base")
     assert (read.config, read.world, read.sha256) == (BASE, WORLD, digest(tmp_path / "base"))
-    method = build_avid.method(METHODS["avid"], WORLD, read)
+    method = method_of(METHODS["avid"], WORLD, read)
     params = tiny.random_params(method.init)
     of_avid = {"method": dataclasses.asdict(METHODS["avid"]), "world": dataclasses.asdict(WORLD)}
     export(tmp_path / "avid", params, {**of_avid, "base_sha256": read.sha256})
-    config, _, again = build_avid.load_method(tmp_path / "avid", read)
+    config, _, again = load_method(tmp_path / "avid", read)
     assert config == METHODS["avid"]
     jax.tree.map(np.testing.assert_array_equal, again, params)
     with pytest.raises(VgenError, match="trained over another base"):
-        build_avid.load_method(tmp_path / "avid", base)
+        load_method(tmp_path / "avid", base)
     with pytest.raises(VgenError, match="which is no base"):
-        build_avid.load_base(tmp_path / "avid")
+        load_base(tmp_path / "avid")
 
 
 def test_wrong_settings_are_refused(base: Base) -> None:
     with pytest.raises(VgenError, match="needs a base"):
-        build_avid.method(METHODS["avid"], WORLD, None)
+        method_of(METHODS["avid"], WORLD, None)
     with pytest.raises(VgenError, match="world differs"):
-        build_avid.method(METHODS["avid"], dataclasses.replace(WORLD, kind="v"), base)
+        method_of(METHODS["avid"], dataclasses.replace(WORLD, kind="v"), base)
     deeper = dataclasses.replace(METHODS["controlnet"], unet=dataclasses.replace(UNET, mults=(1, 2, 2)))
     with pytest.raises(VgenError, match="must be the base's"):
-        build_avid.method(deeper, WORLD, base)
+        method_of(deeper, WORLD, base)
     with pytest.raises(VgenError, match="needs discrete actions"):
-        build_avid.classifier_network(ClassifierConfig(UNET, 8), dataclasses.replace(WORLD, actions="continuous"))
+        classifier_network(ClassifierConfig(UNET, 8), dataclasses.replace(WORLD, actions="continuous"))

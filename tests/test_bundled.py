@@ -11,14 +11,16 @@ import pytest
 from ml_collections import ConfigDict
 
 from tests import tiny
-from vgen_jax import build, bundled
+from vgen_jax import bundled
+from vgen_jax.build import AutoencoderConfig, autoencoder_network, load_autoencoder, load_slow_model
 from vgen_jax.checkpoint import EXPORT_WEIGHTS, export, load_export
 from vgen_jax.log import MetricWriter
 from vgen_jax.runs import bundle
 from vgen_jax.runs.folder import resolved
+from vgen_jax.slow_model import denoiser
 from vgen_jax.types import VgenError
 
-SHAPE = build.AutoencoderConfig(
+SHAPE = AutoencoderConfig(
     block_channels=(8,), layers_per_block=1, latent_channels=3, norm_groups=4, patch=4, linear_path=False,
     dtype="float32", kl_weight=0.0,
 )  # fmt: skip
@@ -31,9 +33,9 @@ CARD = {
 @pytest.fixture
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Exports of an autoencoder and a slow model, in the folders of their trainings, and no assets yet."""
-    ae = tiny.random_params(build.autoencoder_network(SHAPE).init, jnp.zeros((1, 4, 4, 3)))["params"]
+    ae = tiny.random_params(autoencoder_network(SHAPE).init, jnp.zeros((1, 4, 4, 3)))["params"]
     slow = tiny.slow_config()
-    params = tiny.random_params(build.denoiser(slow).init)
+    params = tiny.random_params(denoiser(slow).init)
     about = {"autoencoder": dataclasses.asdict(SHAPE), "scale": 1.0}
     export(tmp_path / "autoencoder" / "export", ae, about)
     export(tmp_path / "slow" / "export" / "autoencoder", ae, about)
@@ -65,7 +67,7 @@ def test_a_bundled_slow_model_is_the_exported_one_rounded(trained: Path) -> None
     run(trained, "slow", "toy/autoencoder", evaluation=str(trained / "evaluate"))
     config = resolved(ConfigDict({"model_dir": "asset:toy/slow", "other": "asset"}), trained / "run")
     assert config.model_dir == str(trained / "assets" / "toy" / "slow") and config.other == "asset"
-    found, original = (build.load_slow_model(Path(p)) for p in (config.model_dir, trained / "slow" / "export"))
+    found, original = (load_slow_model(Path(p)) for p in (config.model_dir, trained / "slow" / "export"))
     assert found.config == original.config and found.windows == original.windows and found.data == original.data
     pairs = [(found.params, original.params), (found.autoencoder.decode.args, original.autoencoder.decode.args)]
     for have, want in pairs:
@@ -95,7 +97,7 @@ def test_a_damaged_asset_is_named_in_one_line(trained: Path, fault: str, named: 
     data[-10] ^= 1
     path.write_bytes(data if fault == "bit" else data[:-10])
     with pytest.raises(VgenError, match=named) as error:
-        build.load_autoencoder(path.parent)
+        load_autoencoder(path.parent)
     assert str(path.parent) in str(error.value) and "\n" not in str(error.value)
 
 

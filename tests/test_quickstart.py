@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from configs import quickstart
 from tests import tiny
-from vgen_jax import build, runs
+from vgen_jax import runs
 from vgen_jax.data.pipeline import PipelineConfig
 from vgen_jax.data.revisits import revisits
 from vgen_jax.data.sims.commands import walker_commands, walker_space
@@ -19,6 +19,7 @@ from vgen_jax.runs.evaluate import EvaluateConfig
 from vgen_jax.runs.generate import GenerateConfig, StartConfig
 from vgen_jax.runs.memory import MemoryConfig
 from vgen_jax.runs.train import TASKS
+from vgen_jax.sections import section
 
 SECTIONS = {
     "generate": GenerateConfig, "start": StartConfig, "memory": MemoryConfig, "compare": CompareConfig,
@@ -34,7 +35,7 @@ def test_every_stage_is_a_run_with_a_valid_config(variant: str) -> None:
         stage = quickstart.get_config(f"{variant}.{name}").to_dict()
         assert stage["run"] in runs.RUNS
         for key in SECTIONS.keys() & stage.keys():
-            build.section(SECTIONS[key], stage[key], key)
+            section(SECTIONS[key], stage[key], key)
         if stage["run"] == "train":
             assert stage["objective"]["kind"] in TASKS
 

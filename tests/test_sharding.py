@@ -12,13 +12,14 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from tests import tiny
-from vgen_jax import build
 from vgen_jax import sharding as sh
+from vgen_jax.build import load_autoencoder
 from vgen_jax.learning.slow import TrainConfig, train
 from vgen_jax.learning.state import OptimizerConfig, TrainState
 from vgen_jax.log import METRICS_FILE, read_metrics
 from vgen_jax.runs.folder import resolved
 from vgen_jax.runs.train import autoencoder_task
+from vgen_jax.sections import section
 from vgen_jax.types import VgenError
 
 STEPS = 20
@@ -112,11 +113,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int], tu
         workdir = folder / f"{data}x{fsdp}"
         config = resolved(config, workdir)
         task, _ = autoencoder_task(config)
-        mesh = build.section(sh.MeshConfig, {**config.mesh.to_dict(), "data": data, "fsdp": fsdp}, "mesh")
-        optimizer = build.section(OptimizerConfig, config.optimizer, "optimizer")
+        mesh = section(sh.MeshConfig, {**config.mesh.to_dict(), "data": data, "fsdp": fsdp}, "mesh")
+        optimizer = section(OptimizerConfig, config.optimizer, "optimizer")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sh.jax, "devices", lambda: jax.local_devices()[: data * fsdp])
-            state = train(task, build.section(TrainConfig, config.train, "train"), optimizer, mesh, workdir)
+            state = train(task, section(TrainConfig, config.train, "train"), optimizer, mesh, workdir)
         return state, [entry["loss"] for entry in read_metrics(workdir / METRICS_FILE)]
 
     return cache(run)
@@ -162,4 +163,4 @@ def test_two_processes_do_not_change_the_loss(trained: Callable, tmp_path: Path)
     assert [process.returncode for process in processes] == [0, 0], errors
     found = read_metrics(tmp_path / "autoencoder" / METRICS_FILE)
     np.testing.assert_allclose([entry["loss"] for entry in found], trained(1, 1)[1], rtol=1e-4)
-    assert build.load_autoencoder(tmp_path / "autoencoder" / "export").channels == 4
+    assert load_autoencoder(tmp_path / "autoencoder" / "export").channels == 4

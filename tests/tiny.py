@@ -14,12 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax import build
 from vgen_jax.data.records import INFO_FILE, EpisodeWriter, shard_name, write_text
 from vgen_jax.data.schema import ActionSpace, Command, DatasetInfo, Episode, TextSpan
 from vgen_jax.diffusion.masking import Masking
 from vgen_jax.diffusion.schedules import Schedule
-from vgen_jax.slow_model import NO_WARP
+from vgen_jax.slow_model import NO_WARP, SlowConfig, TextConfig, UNetConfig
 from vgen_jax.types import VideoBatch
 
 # Compiling is nearly all that these tests do.
@@ -78,10 +77,10 @@ def write_dataset(folder: Path) -> Path:
     return folder
 
 
-def slow_config(**changes: object) -> build.SlowConfig:
+def slow_config(**changes: object) -> SlowConfig:
     """Two levels of eight channels, text and two action dimensions."""
     values = {
-        "unet": build.UNetConfig(
+        "unet": UNetConfig(
             block_channels=(8, 8),
             attention_levels=(False, True),
             layers_per_block=1,
@@ -92,7 +91,7 @@ def slow_config(**changes: object) -> build.SlowConfig:
             remat="none",
             dtype="float32",
         ),  # fmt: skip
-        "text": build.TextConfig(8, 1, 2, 8),
+        "text": TextConfig(8, 1, 2, 8),
         "schedule": Schedule("cosine", 50),
         "masking": Masking(),
         "warp": NO_WARP,
@@ -101,7 +100,7 @@ def slow_config(**changes: object) -> build.SlowConfig:
         "action_dim": 2,
         "latent_channels": 3,
     }
-    return build.SlowConfig(**{**values, **changes})
+    return SlowConfig(**{**values, **changes})
 
 
 def random_params(init: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -22,12 +22,7 @@ from vgen_jax.models.autoencoder_kl import AutoencoderKL
 from vgen_jax.models.warp import CANVAS, canvas
 from vgen_jax.objectives.autoencoder import from_unit, to_unit
 from vgen_jax.sections import section
-from vgen_jax.slow_model import Denoiser as Denoiser
-from vgen_jax.slow_model import SlowConfig as SlowConfig
-from vgen_jax.slow_model import TextConfig as TextConfig
-from vgen_jax.slow_model import UNetConfig as UNetConfig
-from vgen_jax.slow_model import denoiser as denoiser
-from vgen_jax.slow_model import dtype_of as dtype_of
+from vgen_jax.slow_model import Denoiser, SlowConfig, denoiser, dtype_of
 from vgen_jax.types import Array, Condition, Params, Predictor, Reference, VgenError, VideoBatch
 
 
@@ -180,12 +175,12 @@ def frame_size(model: SlowModel) -> tuple[int, int]:
     return height, width
 
 
-def predictor(model: SlowModel, params: Params) -> Predictor:
+def slow_predictor(model: SlowModel, params: Params) -> Predictor:
     """The slow model as a Predictor that carries its parameters."""
     return Partial(model.denoiser.predict, params)
 
 
-def told(model: SlowModel, params: Params, batch: VideoBatch, reference: Reference | None = None) -> Condition:
+def condition_of(model: SlowModel, params: Params, batch: VideoBatch, reference: Reference | None = None) -> Condition:
     """What the slow model is conditioned on; ``reference`` for frames to be seen again."""
     condition = model.denoiser.embed(params, batch)
     if reference is None:
@@ -193,7 +188,7 @@ def told(model: SlowModel, params: Params, batch: VideoBatch, reference: Referen
     return condition.replace(reference_BTHWC=reference.frames_BTHWC, motion_BTA=reference.motion_BTA)
 
 
-def guided(
+def guided_predictor(
     model: SlowModel, params: Params, batch: VideoBatch, scale: float, reference: Reference | None = None
 ) -> Predictor:
     """The slow model with classifier-free guidance against the empty text and the null action."""
@@ -202,7 +197,7 @@ def guided(
         empty = dataclasses.replace(empty, token_BL=jnp.zeros_like(batch.token_BL).at[:, 0].set(1))
     if batch.action_valid_BT is not None:
         empty = dataclasses.replace(empty, action_valid_BT=jnp.zeros_like(batch.action_valid_BT))
-    return classifier_free(predictor(model, params), told(model, params, empty, reference), scale)
+    return classifier_free(slow_predictor(model, params), condition_of(model, params, empty, reference), scale)
 
 
 def action_width(info: DatasetInfo, actions: str) -> int:

@@ -1,10 +1,10 @@
 """AVID's models from their configuration: base models, adapters and every baseline, as Predictors with parameters.
 
 A *world* says what all of them share: frames or latents, the noise schedule, what is predicted, the actions, how many
-clean frames open a clip (``avid_nets``, which has the networks too). A *method* is what is trained in it: a video
+clean frames open a clip (``avid_nets``, which has the networks too). A *method_of* is what is trained in it: a video
 diffusion model of its own (``diffusion``: the base, the action-conditioned baseline, full fine-tuning, by actions or by
 language), AVID's adapter (``avid``) or a ControlNet (``controlnet``, in worlds of frames). Whatever is frozen is an
-argument of the compiled programs and never part of a method's parameters.
+argument of the compiled programs and never part of a method_of's parameters.
 """
 
 import dataclasses
@@ -83,7 +83,7 @@ class Base(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A method as functions of its trainable parameters.
+    """A method_of as functions of its trainable parameters.
 
     Attributes:
         init: (rng) -> params.
@@ -98,7 +98,7 @@ class Method(NamedTuple):
     parts: Partial | None = None
 
     def predictor(self, params: Params) -> Predictor:
-        """The method with these parameters."""
+        """The method_of with these parameters."""
         return Partial(_applied, self.predict, params)
 
 
@@ -156,7 +156,7 @@ def controlnet(config: MethodConfig, world: WorldConfig, base: Base) -> Method:
     unet, frozen_unet = pixel_config(config), pixel_config(base.config)
     small = unet.dim != frozen_unet.dim
     if (unet.mults, unet.patch) != (frozen_unet.mults, frozen_unet.patch):
-        raise VgenError("method.unet.mults and method.unet.patch must be the base's: its skips take the control")
+        raise VgenError("method.unet.mults and method_of.unet.patch must be the base's: its skips take the control")
     width = frozen_unet.dim if small else 0
     network = ControlNet(**network_fields(unet), actions=world.actions, project_to=width)
     frozen = pixel_unet(frozen_unet, world)
@@ -181,7 +181,7 @@ def controlnet(config: MethodConfig, world: WorldConfig, base: Base) -> Method:
 
 
 def pixel_config(config: MethodConfig) -> PixelConfig:
-    """The network of a method in a world of frames.
+    """The network of a method_of in a world of frames.
 
     Raises:
         VgenError: for a latent one.
@@ -209,8 +209,8 @@ def overlaid(params: Params, other: Params) -> Params:
     return merged
 
 
-def method(config: MethodConfig, world: WorldConfig, base: Base | None, start: Base | None = None) -> Method:
-    """A method over a base whose parameters are at hand.
+def method_of(config: MethodConfig, world: WorldConfig, base: Base | None, start: Base | None = None) -> Method:
+    """A method_of over a base whose parameters are at hand.
 
     Raises:
         VgenError: for a form that lacks its base, or a base of another world.
@@ -234,13 +234,15 @@ def load_base(folder: Path) -> Base:
     """
     params, config, world, _ = _load(folder, "method", MethodConfig)
     if config.form != "diffusion":
-        raise VgenError(f"{folder} holds a method of form '{config.form}', which is no base: give one of 'diffusion'")
+        raise VgenError(
+            f"{folder} holds a method_of of form '{config.form}', which is no base: give one of 'diffusion'"
+        )
     check_matches(params, jax.eval_shape(diffusion(config, world).init, jax.random.key(0)), folder)
     return Base(config, world, params, digest(folder))
 
 
 def load_method(folder: Path, base: Base) -> tuple[MethodConfig, Method, Params]:
-    """A trained method and its parameters, over the base that it was trained with.
+    """A trained method_of and its parameters, over the base that it was trained with.
 
     Raises:
         VgenError: if a file is missing or does not fit, or the base is another one.
@@ -248,7 +250,7 @@ def load_method(folder: Path, base: Base) -> tuple[MethodConfig, Method, Params]
     params, config, world, raw = _load(folder, "method", MethodConfig)
     if raw["base_sha256"] not in ("", base.sha256):
         raise VgenError(f"{folder} was trained over another base than base_dir: give that one, or train it again")
-    found = method(config, world, base)
+    found = method_of(config, world, base)
     check_matches(params, jax.eval_shape(found.init, jax.random.key(0)), folder)
     return config, found, params
 

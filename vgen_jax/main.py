@@ -13,8 +13,9 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from vgen_jax import build, runs
+from vgen_jax import runs
 from vgen_jax.runs.folder import resolved
+from vgen_jax.sections import section
 from vgen_jax.sharding import MeshConfig, initialize_distributed, lost_process, split_host
 from vgen_jax.types import VgenError
 
@@ -57,7 +58,7 @@ def _parse(argv: list[str]) -> list[str]:
 def _start(config: ConfigDict) -> None:
     """Joins the other processes if asked to, and switches on the persistent compilation cache."""
     sections = [config, *(config.stages.values() if "stages" in config else ())]
-    meshes = [build.section(MeshConfig, part.mesh, "mesh") for part in sections if "mesh" in part]
+    meshes = [section(MeshConfig, part.mesh, "mesh") for part in sections if "mesh" in part]
     if meshes:
         split_host(max(meshes, key=lambda mesh: mesh.cpu_devices))
         initialize_distributed(next((mesh for mesh in meshes if mesh.distributed), meshes[0]))

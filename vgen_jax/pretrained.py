@@ -57,7 +57,7 @@ def load(folder: Path) -> tuple[Params, dict[str, Any], DatasetInfo]:
 
 
 def definition(folder: Path, dtype: str, remat: str) -> dict[str, Any]:
-    """The fields of ``build.SlowConfig`` that follow from a pipeline's parts, for a model that goes by text alone.
+    """The fields of ``slow_model.SlowConfig`` that follow from a pipeline's parts, for a model that goes by text alone.
 
     Args:
         folder: in this library's form.

@@ -11,8 +11,8 @@ import torch
 from einops import rearrange
 
 from tests import tiny
-from vgen_jax import build_avid
-from vgen_jax.build_avid import MethodConfig, PixelConfig, WorldConfig
+from vgen_jax.avid_nets import PixelConfig, WorldConfig
+from vgen_jax.build_avid import MethodConfig, avid_adapter, diffusion
 from vgen_jax.convert import avid
 from vgen_jax.convert.rules import nest, to_ours
 from vgen_jax.diffusion.schedules import Schedule
@@ -34,7 +34,7 @@ def state_dict(params: Any, method: MethodConfig, shown: int, prefix: str) -> di
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])
 def test_a_base_is_read_from_a_checkpoint_with_its_shape(weights: str, tmp_path: Path) -> None:
-    params = tiny.random_params(build_avid.diffusion(BASE, WORLD).init)
+    params = tiny.random_params(diffusion(BASE, WORLD).init)
     stored = state_dict(params, BASE, 3, f"{avid.PREFIXES[weights]}model.")
     stored["diffusion_model.betas"] = torch.zeros(20)
     torch.save({"state_dict": stored, "epoch": 3}, tmp_path / "base.ckpt")
@@ -50,7 +50,7 @@ def test_a_base_is_read_from_a_checkpoint_with_its_shape(weights: str, tmp_path:
 @pytest.mark.parametrize("mask", [True, False])
 def test_an_adapter_brings_its_mixture(mask: bool, tmp_path: Path) -> None:
     method = MethodConfig("avid", SHAPE, mask, True)
-    params = tiny.random_params(build_avid.avid_adapter(method, WORLD, lambda *a: a).init)
+    params = tiny.random_params(avid_adapter(method, WORLD, lambda *a: a).init)
     side = 1 if mask else 3
     stored = state_dict(params["network"], method, 4, "ema.ema_model.adapter.")
     kernel = np.asarray(params["head"]["mixture"]["kernel"]).T.reshape(side, side, 1, 1, 1)
@@ -64,7 +64,7 @@ def test_an_adapter_brings_its_mixture(mask: bool, tmp_path: Path) -> None:
 
 
 def test_names_are_those_of_the_published_code() -> None:
-    params = tiny.random_params(build_avid.diffusion(BASE, WORLD).init)
+    params = tiny.random_params(diffusion(BASE, WORLD).init)
     names = avid.save_unet(params, BASE, WORLD, 3)
     shapes = {
         "init_conv.weight": (6, 9, 1, 7, 7), "null_action_emb": (6,), "action_emb.weight": (15, 6),

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vgen_jax import build
+from vgen_jax.build import Autoencoder, start_warp
 from vgen_jax.diffusion.masking import Masking
 from vgen_jax.models.autoencoder_kl import AutoencoderKL, principal_path
 from vgen_jax.models.warp import FlowWarp, bilinear, canvas
 from vgen_jax.nn.lora import kernel_shapes
-from vgen_jax.slow_model import WarpConfig, motion_since
+from vgen_jax.slow_model import SlowConfig, WarpConfig, denoiser, motion_since
 from vgen_jax.types import VgenError
 
 WARP = WarpConfig(width=8, layers=1, cells=2, patch=2, norm_groups=4)
@@ -101,13 +101,13 @@ def test_motion_is_counted_from_the_last_past_frame() -> None:
     assert motion.tolist() == [[-1.0, 0.0, 2.0, 6.0], [0.0, 1.0, 3.0, 7.0]]
 
 
-def moving_config() -> build.SlowConfig:
+def moving_config() -> SlowConfig:
     return tiny.slow_config(kind="x0", masking=MASKING, warp=WARP, action_dim=2)
 
 
 def test_the_flows_layers_are_none_of_the_unets() -> None:
     """An adapter knows layers by their paths, and both networks are applied in one ``predict``."""
-    params = jax.eval_shape(build.denoiser(moving_config()).init, jax.random.key(0))
+    params = jax.eval_shape(denoiser(moving_config()).init, jax.random.key(0))
     assert not kernel_shapes(params["unet"]).keys() & kernel_shapes(params["warp"]).keys()
     assert all(path.startswith("flow") for path in kernel_shapes(params["warp"]))
 
@@ -115,7 +115,7 @@ def test_the_flows_layers_are_none_of_the_unets() -> None:
 def test_only_the_last_past_frame_is_moved_by_actions() -> None:
     """With a UNet that paints nothing, the prediction is the moved reference, times the UNet's share of it."""
     config = moving_config()
-    networks = build.denoiser(config)
+    networks = denoiser(config)
     params = dict(tiny.random_params(networks.init))
     params["unet"] = {**params["unet"], "conv_out": jax.tree.map(jnp.zeros_like, params["unet"]["conv_out"])}
     batch = tiny.latent_batch(b=1)
@@ -138,6 +138,6 @@ def test_a_warp_needs_a_reference_x0_and_actions(change: dict) -> None:
 
 
 def test_another_patch_than_the_autoencoders_is_named() -> None:
-    autoencoder = build.Autoencoder(None, None, 4, 8, "here", {}, 1.0)  # type: ignore[arg-type]
+    autoencoder = Autoencoder(None, None, 4, 8, "here", {}, 1.0)  # type: ignore[arg-type]
     with pytest.raises(VgenError, match=r"slow.warp.patch is 2, .* 8 pixels"):
-        build.start_warp(moving_config(), autoencoder, {"warp": {}})
+        start_warp(moving_config(), autoencoder, {"warp": {}})

@@ -16,9 +16,11 @@ from ml_collections import ConfigDict
 
 from configs.avid import coinrun, rt1
 from tests import rlds, tiny
-from vgen_jax import build, build_avid, runs
+from vgen_jax import runs
 from vgen_jax import sharding as sh
 from vgen_jax.avid_nets import WorldConfig
+from vgen_jax.build import AutoencoderConfig, autoencoder_network, load_autoencoder
+from vgen_jax.build_avid import MethodConfig, avid_adapter, load_base
 from vgen_jax.checkpoint import digest, export, load_export
 from vgen_jax.compose.asked import sample_asked
 from vgen_jax.compose.dynamicrafter import image_to_video
@@ -30,6 +32,7 @@ from vgen_jax.runs import avid_clips, avid_table, black_box, pipeline, train
 from vgen_jax.runs import clip_sources as sources
 from vgen_jax.runs.avid import world_config
 from vgen_jax.runs.folder import resolved
+from vgen_jax.sections import section
 from vgen_jax.types import Condition, VgenError
 
 METRICS = ("psnr", "ssim", "action_error_ratio_test", "fd_action_test", "fd_frames_test", "lpips_action_test")
@@ -83,7 +86,7 @@ def experiment(stages: tuple[str, ...], folder: Path) -> ConfigDict:
 
 def clips(folder: Path, method: str, split: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """Recorded clips, and as a trained method continues them from their first frame."""
-    base = build_avid.load_base(folder / "base" / "export")
+    base = load_base(folder / "base" / "export")
     windows = sources.WindowsConfig(split, 2, rt1.PAST, rt1.FUTURE, "continuous", 0)
     data = sources.recorded(str(folder / "data"), windows)
     sources.write_recorded(data, folder / "real")
@@ -92,7 +95,7 @@ def clips(folder: Path, method: str, split: str) -> list[tuple[np.ndarray, np.nd
     source = avid_clips.Source(folder / "real", rt1.PAST, space, 0, codec)
     chosen = avid_clips.EntryConfig(method, "method", str(folder / method / "export"), ())
     entry, _ = avid_clips.load_entry(chosen, base, source.video(0).shape[1:])
-    sampler = build.section(Sampler, rt1.VARIANTS["tiny"]["sampler"], "sampler")
+    sampler = section(Sampler, rt1.VARIANTS["tiny"]["sampler"], "sampler")
     settings = avid_clips.GenerateConfig(batch_size=2, seed=0)
     made = avid_clips.write_clips(entry, 0.0, source, sampler, base.world.schedule, settings, folder / "made")
     frames = lambda path: np.load(path)["frames"]  # noqa: E731
@@ -141,15 +144,15 @@ def test_from_recorded_episodes_to_the_table(tmp_path: Path) -> None:
     for method in methods:
         made = np.load(tmp_path / "table" / "clips" / method / "000000.npz")["frames"]
         np.testing.assert_array_equal(made[:1], real[:1])
-    base, tuned = (build_avid.load_base(tmp_path / name / "export").params for name in ("base", "finetune_language"))
+    base, tuned = (load_base(tmp_path / name / "export").params for name in ("base", "finetune_language"))
     moved = jax.tree.map(lambda a, b: bool((np.asarray(a) != np.asarray(b)).any()), base, tuned)
     assert moved["unet"]["conv_in"]["kernel"] and moved["text"]["token"]["embedding"]
 
 
 def autoencoder(folder: Path) -> Path:
     """An untrained autoencoder's export."""
-    config = build.section(build.AutoencoderConfig, rt1.VARIANTS["tiny"]["autoencoder"], "autoencoder")
-    network = build.autoencoder_network(config)
+    config = section(AutoencoderConfig, rt1.VARIANTS["tiny"]["autoencoder"], "autoencoder")
+    network = autoencoder_network(config)
     params = tiny.random_params(lambda rng: network.init(rng, np.zeros((1, 4, 4, 3), np.float32))["params"])
     export(folder, params, {"autoencoder": dataclasses.asdict(config), "scale": 1.0})
     return folder
@@ -163,7 +166,7 @@ def test_an_adapter_is_trained_over_an_image_to_video_network(tmp_path: Path) ->
     runs.start(resolved(rt1.get_config("tiny.latents"), tmp_path / "latents"), tmp_path / "latents")
     config = rt1.get_config("tiny.avid").unlock()
     del config.base_dir, config.start_dir
-    schedule = build.section(Schedule, config.world.schedule, "schedule")
+    schedule = section(Schedule, config.world.schedule, "schedule")
     asked: list[np.ndarray] = []
 
     def network(clip: np.ndarray, t_B: np.ndarray, condition: Condition) -> np.ndarray:
@@ -181,9 +184,9 @@ def test_an_adapter_is_trained_over_an_image_to_video_network(tmp_path: Path) ->
     past = np.zeros((1, 1, 4, 4, 4), np.float32)
     condition = Condition(action_BTA=np.ones((1, 15, 2)), action_valid_BT=np.ones((1, 15), bool), past_BTHWC=past)
     noise = jax.random.normal(jax.random.key(0), (1, 15, 4, 4, 4))
-    settings = build.section(build_avid.MethodConfig, config.method.to_dict(), "method")
+    settings = section(MethodConfig, config.method.to_dict(), "method")
     params, _ = load_export(tmp_path / "avid" / "export")
-    around = lambda base: build_avid.avid_adapter(settings, world, base).predictor(params)  # noqa: E731
+    around = lambda base: avid_adapter(settings, world, base).predictor(params)  # noqa: E731
     keys = jax.random.split(jax.random.key(1), 1)
     made = sample_asked(around, ask, "v", schedule, Sampler("ddim", 2), noise, condition, keys)
     assert made.shape == noise.shape and np.isfinite(made).all()
@@ -194,7 +197,7 @@ def test_clips_of_latents_are_encoded_and_decoded(tmp_path: Path) -> None:
     world = WorldConfig(Schedule(), "v", "continuous", 2, 1, 4, digest(folder))
     found = avid_clips.codec(world, str(folder))
     frames = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8, 3)).astype(np.uint8)
-    decode = build.load_autoencoder(folder).decode
+    decode = load_autoencoder(folder).decode
 
     @tiny.jit
     def there_and_back(codec: avid_clips.Codec, decode: Partial, frames: np.ndarray) -> tuple:

@@ -14,7 +14,8 @@ from configs.avid import black_box, coinrun, serve
 from tests import tiny
 from tests.compose import boxes
 from tests.test_docs_black_box import write_coinrun
-from vgen_jax import build, build_avid, runs
+from vgen_jax import runs
+from vgen_jax.build_avid import Base, MethodConfig, base_predictor, diffusion, load_base, world_of
 from vgen_jax.checkpoint import export, load_export
 from vgen_jax.compose.black_box import from_ask
 from vgen_jax.compose.remote import Remote
@@ -23,25 +24,26 @@ from vgen_jax.runs import check_data
 from vgen_jax.runs.black_box import remote_task
 from vgen_jax.runs.folder import resolved
 from vgen_jax.runs.serve import ServeConfig, make_server
+from vgen_jax.sections import section
 from vgen_jax.types import Condition, VgenError
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> build_avid.Base:
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     """The base of the experiment's variant ``tiny`` with random parameters, exported and loaded."""
     config = coinrun.get_config("tiny.base")
-    world = build_avid.world_of({"world": {**config.world.to_dict(), "action_dim": 15}})
-    method = build.section(build_avid.MethodConfig, config.method.to_dict(), "method")
-    params = tiny.random_params(build_avid.diffusion(method, world).init)
+    world = world_of({"world": {**config.world.to_dict(), "action_dim": 15}})
+    method = section(MethodConfig, config.method.to_dict(), "method")
+    params = tiny.random_params(diffusion(method, world).init)
     folder = tmp_path_factory.mktemp("base")
     described = {"method": dataclasses.asdict(method), "world": dataclasses.asdict(world), "base_sha256": ""}
     export(folder, params, described)
-    return build_avid.load_base(folder)
+    return load_base(folder)
 
 
 @pytest.fixture(scope="module")
-def url(base: build_avid.Base) -> Iterator[str]:
-    settings = build.section(ServeConfig, {**serve.get_config().serve.to_dict(), "port": 0, "batch": 4}, "serve")
+def url(base: Base) -> Iterator[str]:
+    settings = section(ServeConfig, {**serve.get_config().serve.to_dict(), "port": 0, "batch": 4}, "serve")
     server = make_server(settings, base)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -57,7 +59,7 @@ def over(url: str, folder: Path, **changes: object) -> ConfigDict:
 
 
 @pytest.mark.long
-def test_an_adapter_is_trained_over_a_served_base(base: build_avid.Base, url: str, tmp_path: Path) -> None:
+def test_an_adapter_is_trained_over_a_served_base(base: Base, url: str, tmp_path: Path) -> None:
     write_coinrun(tmp_path / "coinrun")
     flags = (f"--config.remote.url={url}", "--config.remote.timeout=60.0", "--config.remote.batch=4")
     done = tiny.run("configs/avid/black_box.py:tiny", tmp_path / "adapter", *flags)
@@ -70,7 +72,7 @@ def test_an_adapter_is_trained_over_a_served_base(base: build_avid.Base, url: st
     x, past = (rng.normal(size=(2, n, 16, 16, 3)).astype(np.float32) for n in (8, 2))
     t, condition = np.asarray([3, 150], np.int32), Condition(past_BTHWC=past)
     served = Remote(dataclasses.replace(boxes.remote(0, timeout=60.0, batch=4), url=url))(x, t, condition)
-    np.testing.assert_allclose(served, build_avid.base_predictor(base)(x, t, condition).value, atol=1e-4)
+    np.testing.assert_allclose(served, base_predictor(base)(x, t, condition).value, atol=1e-4)
 
 
 def test_a_base_of_another_kind_is_refused(tmp_path: Path) -> None:
@@ -101,7 +103,7 @@ def test_a_failure_within_a_program_ends_a_run_in_one_line(tmp_path: Path, monke
         runs.start(ConfigDict({"run": "check_data"}), tmp_path)
 
 
-def test_a_missing_token_is_named(base: build_avid.Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_token_is_named(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BOX_TOKEN", raising=False)
     with pytest.raises(VgenError, match="BOX_TOKEN"):
         make_server(ServeConfig("127.0.0.1", 0, "BOX_TOKEN", 4, 1), base)

@@ -12,12 +12,15 @@ import pytest
 from configs.eval import videos as configs
 from tests import tiny
 from tests.runs.test_action import random_reader
-from vgen_jax import build, runs
+from vgen_jax import runs
+from vgen_jax.build import AutoencoderConfig, autoencoder_network
 from vgen_jax.checkpoint import digest, export
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.revisits import revisits
 from vgen_jax.runs import clip_sources as sources
 from vgen_jax.runs import evaluate_videos
+from vgen_jax.sections import section
+from vgen_jax.slow_model import TextConfig, denoiser
 from vgen_jax.types import VgenError
 
 WINDOWS = sources.WindowsConfig("validation", 4, 2, 4, "continuous", 0)
@@ -28,18 +31,18 @@ METRICS = ("psnr", "sharpness", "scuts", "action_error_ratio_test", "fd_action_t
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set, and a random model in the work directory of its training."""
     root = tmp_path_factory.mktemp("clips")
-    shape = build.AutoencoderConfig(
+    shape = AutoencoderConfig(
         block_channels=(8,), layers_per_block=1, latent_channels=3, norm_groups=4, patch=4, linear_path=False,
         dtype="float32", kl_weight=0.0,
     )  # fmt: skip
     tiny.write_dataset(root / "data")
-    params = tiny.random_params(build.autoencoder_network(shape).init, jnp.zeros((1, 4, 4, 3)))["params"]
+    params = tiny.random_params(autoencoder_network(shape).init, jnp.zeros((1, 4, 4, 3)))["params"]
     target = root / "slow" / "export"
     export(target / "autoencoder", params, {"autoencoder": dataclasses.asdict(shape), "scale": 1.0})
     unet = dataclasses.replace(tiny.slow_config().unet, block_channels=(8,), attention_levels=(False,))
-    slow = tiny.slow_config(kind="x0", unet=unet, text=build.TextConfig(0, 1, 1, 8))
+    slow = tiny.slow_config(kind="x0", unet=unet, text=TextConfig(0, 1, 1, 8))
     raw = {"slow": dataclasses.asdict(slow), "windows": ((2, 2),)}
-    export(target, tiny.random_params(build.denoiser(slow).init), raw)
+    export(target, tiny.random_params(denoiser(slow).init), raw)
     (target / "dataset.json").write_text(tiny.info().to_json())
     random_reader(root / "action")
     return root
@@ -83,8 +86,8 @@ def test_recorded_clips_are_the_recordings(folder: Path, tmp_path: Path) -> None
 
 def generated(folder: Path, target: Path, batch_size: int) -> list[np.ndarray]:
     config = settings(folder)
-    sampler = build.section(sources.Sampler, config.sampler, "sampler")
-    memory = build.section(sources.MemoryConfig, config.memory.to_dict(), "memory")
+    sampler = section(sources.Sampler, config.sampler, "sampler")
+    memory = section(sources.MemoryConfig, config.memory.to_dict(), "memory")
     data = sources.recorded(str(folder / "data"), WINDOWS)
     model = sources.ModelConfig(2, 1.0, batch_size, 0)
     sources.write_generated(data, folder / "slow" / "export", model, sampler, memory, target)
@@ -190,6 +193,6 @@ def test_the_vizdoom_evaluation_has_valid_stages() -> None:
             assert stage["run"] in runs.RUNS
             if stage["run"] == "evaluate_videos":
                 sections = {"windows": sources.WindowsConfig, "model": sources.ModelConfig}
-                windows, model = (build.section(cls, stage[key], key) for key, cls in sections.items())
+                windows, model = (section(cls, stage[key], key) for key, cls in sections.items())
                 assert windows.past == stage["cut"]["skip"] and not windows.frames % model.future
-                build.section(evaluate_videos.ScoreConfig, stage["score"], "score")
+                section(evaluate_videos.ScoreConfig, stage["score"], "score")

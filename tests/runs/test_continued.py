@@ -11,12 +11,13 @@ from ml_collections import ConfigDict
 
 from configs import common
 from tests import tiny
-from vgen_jax import build
+from vgen_jax.build import AutoencoderConfig, autoencoder_network, load_slow_model
 from vgen_jax.checkpoint import export
 from vgen_jax.runs.train import TASKS
+from vgen_jax.slow_model import denoiser
 from vgen_jax.types import VgenError
 
-SHAPE = build.AutoencoderConfig(
+SHAPE = AutoencoderConfig(
     block_channels=(8,), layers_per_block=1, latent_channels=3, norm_groups=4, patch=4, linear_path=False,
     dtype="float32", kl_weight=0.0,
 )  # fmt: skip
@@ -26,11 +27,11 @@ SHAPE = build.AutoencoderConfig(
 def folder(tmp_path: Path) -> Path:
     """A data set and an exported model."""
     tiny.write_dataset(tmp_path / "data")
-    params = tiny.random_params(build.autoencoder_network(SHAPE).init, jnp.zeros((1, 4, 4, 3)))["params"]
+    params = tiny.random_params(autoencoder_network(SHAPE).init, jnp.zeros((1, 4, 4, 3)))["params"]
     about = {"autoencoder": dataclasses.asdict(SHAPE), "scale": 1.0}
     export(tmp_path / "model" / "autoencoder", params, about)
     slow = tiny.slow_config()
-    params = tiny.random_params(build.denoiser(slow).init)
+    params = tiny.random_params(denoiser(slow).init)
     export(tmp_path / "model", params, {"slow": dataclasses.asdict(slow), "windows": ((1, 2),)})
     (tmp_path / "model" / "dataset.json").write_text(tiny.info().to_json())
     return tmp_path
@@ -44,7 +45,7 @@ def config(folder: Path, kind: str = "v", tokens: int = 8, action: str = "contin
 
 def test_it_begins_with_the_model_and_ends_in_one(folder: Path) -> None:
     task, finish = TASKS["continued"](config(folder))
-    model = build.load_slow_model(folder / "model")
+    model = load_slow_model(folder / "model")
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     assert jax.tree.map(lambda x: x.shape, shapes) == jax.tree.map(lambda x: x.shape, model.params)
     begun = task.start({})
@@ -54,7 +55,7 @@ def test_it_begins_with_the_model_and_ends_in_one(folder: Path) -> None:
     loss, _ = jax.eval_shape(task.objective, begun, batch, jax.random.key(0))
     assert loss.shape == ()
     finish(jax.tree.map(lambda x: x + 1, begun), folder / "out")
-    found = build.load_slow_model(folder / "out")
+    found = load_slow_model(folder / "out")
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y + 1), found.params, model.params)
     assert found.config == model.config and found.windows == ((2, 2),) and found.data.splits
 

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, TextToVideoSDPipeline
 from configs import convert as configs
 from tests import tiny
 from tests.convert import originals
-from vgen_jax import build
+from vgen_jax.build import AutoencoderConfig, autoencoder_network, load_autoencoder
 from vgen_jax.checkpoint import export, load_export
 from vgen_jax.convert import clip, modelscope
 from vgen_jax.runs import convert
@@ -54,18 +54,18 @@ def test_an_autoencoder_becomes_one_that_the_other_runs_load(
     saved: tuple[TextToVideoSDPipeline, Path], tmp_path: Path
 ) -> None:
     folder = run(tmp_path / "there", "kl_vae", saved[1], dtype="float16")
-    found = build.load_autoencoder(folder)
+    found = load_autoencoder(folder)
     assert (found.channels, found.factor) == (4, 2)
     params, raw = load_export(folder)
     assert raw["scale"] == 0.3 and {x.dtype for x in jax.tree.leaves(params)} == {jnp.float16.dtype}
 
 
 def test_a_trained_autoencoder_goes_to_diffusers(tmp_path: Path) -> None:
-    shape = build.AutoencoderConfig(
+    shape = AutoencoderConfig(
         block_channels=(8, 8), layers_per_block=1, latent_channels=3, norm_groups=4, patch=1, linear_path=False,
         dtype="float32", kl_weight=0.0,
     )  # fmt: skip
-    params = tiny.random_params(build.autoencoder_network(shape).init, jnp.zeros((1, 4, 4, 3)))["params"]
+    params = tiny.random_params(autoencoder_network(shape).init, jnp.zeros((1, 4, 4, 3)))["params"]
     export(tmp_path / "export", params, {"autoencoder": dataclasses.asdict(shape), "scale": 0.5})
     back = AutoencoderKL.from_pretrained(
         run(tmp_path / "back", "kl_vae", tmp_path / "export", direction="to_diffusers")

@@ -13,13 +13,13 @@ from ml_collections import ConfigDict
 
 from configs.bench import fast_learning
 from configs.slow import modelscope
-from vgen_jax import build
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.models.unet_latent import UNet3D
 from vgen_jax.nn.lora import LoraConfig, init_lora
 from vgen_jax.runs import fast_benchmark
 from vgen_jax.runs.fast_benchmark import Cost, FastBenchmarkConfig, Lane
 from vgen_jax.runs.memory import MemoryConfig
+from vgen_jax.sections import section
 from vgen_jax.types import VgenError
 
 
@@ -131,7 +131,7 @@ def test_a_made_model_of_modelscopes_kind_plays(tmp_path: Path) -> None:
     settings = FastBenchmarkConfig(**{**raw["benchmark"], "guidance": 1.0})
     assert set(raw["memories"]) == {"none", "temp_lora_attention"}
     for name in ("none", "temp_lora_attention"):
-        memory = build.section(MemoryConfig, raw["memories"][name], name)
+        memory = section(MemoryConfig, raw["memories"][name], name)
         lane = fast_benchmark.make_lane(model, settings, Sampler("ddim", 1), memory, tmp_path / name)
         seconds, _ = fast_benchmark.play(lane)
         chunk = next(lane.chunks)

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from configs.slow import modelscope as configs
 from tests import tiny
 from tests.convert import originals
-from vgen_jax import build, media, pretrained, runs
+from vgen_jax import media, pretrained, runs
+from vgen_jax.build import frame_size, load_autoencoder, load_slow_model
 from vgen_jax.checkpoint import load_export
 from vgen_jax.convert import modelscope
 from vgen_jax.data.text import encode_text
@@ -103,16 +104,16 @@ def test_a_rollout_from_a_pipeline_that_was_only_converted(out: Path) -> None:
 
 @pytest.mark.slow
 def test_frames_are_encoded_in_slices_as_they_are_whole(out: Path) -> None:
-    autoencoder = build.load_autoencoder(out / "flax" / "export" / "vae")
+    autoencoder = load_autoencoder(out / "flax" / "export" / "vae")
     video = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 4, 3), np.uint8)
     whole, parts = (tiny.jit(lambda f, x: f(x))(f, video) for f in (autoencoder.encode, sliced(autoencoder.encode, 2)))
     np.testing.assert_allclose(parts, whole, atol=1e-5)
 
 
 def test_a_pipeline_becomes_the_slow_model_that_it_is(out: Path) -> None:
-    model = build.load_slow_model(out / "flax" / "export")
+    model = load_slow_model(out / "flax" / "export")
     assert (model.config.kind, model.config.actions, model.config.schedule.set_alpha_to_one) == ("eps", "none", False)
-    assert build.frame_size(model) == (16, 16) and model.windows == (pretrained.WINDOW,)
+    assert frame_size(model) == (16, 16) and model.windows == (pretrained.WINDOW,)
     with pytest.raises(VgenError, match="this run has no embeddings of its texts"):
         model.denoiser.embed(model.params, tiny.latent_batch())
 
@@ -120,7 +121,7 @@ def test_a_pipeline_becomes_the_slow_model_that_it_is(out: Path) -> None:
 @pytest.mark.slow
 def test_texts_are_looked_up_as_the_tower_embeds_them(out: Path) -> None:
     table = pretrained.read_texts(out / "texts")
-    model = build.load_slow_model(out / "flax" / "export")
+    model = load_slow_model(out / "flax" / "export")
     model = model._replace(params={**model.params, "text": table})
     texts = ["go", "", "turn"]
     batch = tiny.latent_batch()
@@ -160,7 +161,7 @@ def test_what_cannot_be_fine_tuned_is_named(out: Path, changes: dict[str, Any], 
 
 @pytest.mark.slow
 def test_a_text_that_was_not_announced_is_refused(out: Path) -> None:
-    model = build.load_slow_model(out / "flax" / "export")
+    model = load_slow_model(out / "flax" / "export")
     length = model.config.text.max_length
     model = embed_texts.with_texts(model, out / "theirs", [encode_text("go", length)])
     actions = [ChunkAction(text, encode_text(text, length), None) for text in ("go", "fly")]

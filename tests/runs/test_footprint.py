@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from configs.bench import memory as configs
-from vgen_jax import build
+from vgen_jax.build import AutoencoderConfig
 from vgen_jax.runs import footprint
+from vgen_jax.sections import section
+from vgen_jax.slow_model import SlowConfig
 from vgen_jax.types import VgenError
 
-SLOW = build.section(build.SlowConfig, configs.modelscope.TINY[0], "slow")
-AUTOENCODER = build.section(build.AutoencoderConfig, configs.modelscope.TINY[1], "autoencoder")
+SLOW = section(SlowConfig, configs.modelscope.TINY[0], "slow")
+AUTOENCODER = section(AutoencoderConfig, configs.modelscope.TINY[1], "autoencoder")
 
 
 def nbytes(shapes: Any) -> int:

@@ -16,7 +16,8 @@ import pytest
 import safetensors.numpy
 
 from tests import tiny
-from vgen_jax import build, media
+from vgen_jax import media
+from vgen_jax.build import AutoencoderConfig, autoencoder_network
 from vgen_jax.checkpoint import export
 from vgen_jax.learning.slow import Preempted
 from vgen_jax.runs import generate
@@ -25,6 +26,7 @@ from vgen_jax.runs.generate import Unfinished
 from vgen_jax.runs.memory import MEMORY_FILE
 from vgen_jax.runs.resume import STATE_FILE
 from vgen_jax.runs.videos import Videos
+from vgen_jax.slow_model import TextConfig, denoiser
 from vgen_jax.types import VgenError
 
 FRAMES = 6
@@ -34,18 +36,18 @@ FRAMES = 6
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a data set and an exported model, for work directories beside them."""
     tmp_path = tmp_path_factory.mktemp("generate")
-    shape = build.AutoencoderConfig(
+    shape = AutoencoderConfig(
         block_channels=(8,), layers_per_block=1, latent_channels=3, norm_groups=4, patch=4, linear_path=False,
         dtype="float32", kl_weight=0.0,
     )  # fmt: skip
     tiny.write_dataset(tmp_path / "data")
     slow_folder = tmp_path / "slow" / "export"
-    params = tiny.random_params(build.autoencoder_network(shape).init, jnp.zeros((1, 4, 4, 3)))["params"]
+    params = tiny.random_params(autoencoder_network(shape).init, jnp.zeros((1, 4, 4, 3)))["params"]
     export(slow_folder / "autoencoder", params, {"autoencoder": dataclasses.asdict(shape), "scale": 1.0})
     unet = dataclasses.replace(tiny.slow_config().unet, block_channels=(8,), attention_levels=(False,))
-    slow = tiny.slow_config(kind="x0", unet=unet, text=build.TextConfig(0, 1, 1, 8))
+    slow = tiny.slow_config(kind="x0", unet=unet, text=TextConfig(0, 1, 1, 8))
     raw = {"slow": dataclasses.asdict(slow), "windows": ((2, 2),)}
-    export(slow_folder, tiny.random_params(build.denoiser(slow).init), raw)
+    export(slow_folder, tiny.random_params(denoiser(slow).init), raw)
     (slow_folder / "dataset.json").write_text(tiny.info().to_json())
     return tmp_path
 

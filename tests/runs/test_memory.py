@@ -14,13 +14,15 @@ import pytest
 from configs import common
 from tests import tiny
 from tests.learning.test_fast import NET, embed
-from vgen_jax import build
+from vgen_jax.build import SlowModel
 from vgen_jax.diffusion.masking import Masking
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.memory.files import save_memory
 from vgen_jax.nn.lora import LoraConfig, init_lora, kernel_shapes, merge
 from vgen_jax.rollout import ChunkAction, Generated, Start, fresh_memory, rollout
 from vgen_jax.runs import memory as memories
+from vgen_jax.sections import section
+from vgen_jax.slow_model import Denoiser, denoiser
 from vgen_jax.types import Array, Condition, Params, Prediction, VgenError
 
 PAST, FUTURE, SIZE = 2, 2, 4
@@ -30,7 +32,7 @@ RNG = jax.random.key(0)
 
 
 @pytest.fixture(scope="module")
-def model() -> build.SlowModel:
+def model() -> SlowModel:
     """A network that looks at all frames, the text and the actions."""
     config = tiny.slow_config(kind="x0", masking=Masking("zero", 0.1, reference=True))
 
@@ -40,12 +42,12 @@ def model() -> build.SlowModel:
     batch = tiny.latent_batch(size=SIZE)
     window = np.concatenate([batch.video_BTHWC] * 2, axis=-1)
     params = tiny.random_params(NET.init, window, jnp.zeros(2, int), embed({}, batch))["params"]
-    networks = build.Denoiser(print, embed, predict)
-    return build.SlowModel(config, networks, {"unet": params}, None, tiny.info(), ((PAST, 2 * FUTURE),))
+    networks = Denoiser(print, embed, predict)
+    return SlowModel(config, networks, {"unet": params}, None, tiny.info(), ((PAST, 2 * FUTURE),))
 
 
 def config_of(name: str, **changes: Any) -> memories.MemoryConfig:
-    return build.section(memories.MemoryConfig, {**common.memory(name, **FAST), **changes}, "memory")
+    return section(memories.MemoryConfig, {**common.memory(name, **FAST), **changes}, "memory")
 
 
 def start(ids: tuple[int, ...] = (4, 9)) -> Start:
@@ -61,7 +63,7 @@ def stream(chunks: int) -> Iterator[ChunkAction]:
 class Rollouts:
     """One sampler and one memory, for several rollouts."""
 
-    def __init__(self, model: build.SlowModel, name: str, guidance: float = 1.0, **changes: Any):
+    def __init__(self, model: SlowModel, name: str, guidance: float = 1.0, **changes: Any):
         config = config_of(name, **changes)
         self.memory, self.updates = memories.make_memory(config, model, PAST, FUTURE)
         self._sample, self.samplers = memories.chunk_sampler(model, SAMPLER, guidance, FUTURE, config.sampling)
@@ -76,19 +78,17 @@ def video(chunks: list[Generated]) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def without(model: build.SlowModel) -> np.ndarray:
+def without(model: SlowModel) -> np.ndarray:
     return video(Rollouts(model, "none")(4))
 
 
 @pytest.fixture(scope="module")
-def temp_lora(model: build.SlowModel) -> Rollouts:
+def temp_lora(model: SlowModel) -> Rollouts:
     return Rollouts(model, "temp_lora")
 
 
 @pytest.mark.parametrize("name", ["context", "anchor", "temp_lora", "temp_lora_original", "temp_lora_full"])
-def test_every_memory_changes_what_follows_and_compiles_once(
-    model: build.SlowModel, without: np.ndarray, name: str
-) -> None:
+def test_every_memory_changes_what_follows_and_compiles_once(model: SlowModel, without: np.ndarray, name: str) -> None:
     rollouts = Rollouts(model, name)
     found = video(rollouts(4))
     assert found.shape == without.shape and np.isfinite(found).all()
@@ -112,14 +112,14 @@ def test_a_video_does_not_depend_on_its_batch(temp_lora: Rollouts) -> None:
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
-def test_merged_and_intercepted_adapters_give_the_same_video(model: build.SlowModel, guidance: float) -> None:
+def test_merged_and_intercepted_adapters_give_the_same_video(model: SlowModel, guidance: float) -> None:
     merged, intercepted = (
         video(Rollouts(model, "temp_lora", guidance, sampling=sampling)(3)) for sampling in ("merged", "intercepted")
     )
     np.testing.assert_allclose(merged, intercepted, rtol=1e-3, atol=1e-4)
 
 
-def test_a_long_rollout_holds_no_more_than_a_short_one(model: build.SlowModel, temp_lora: Rollouts) -> None:
+def test_a_long_rollout_holds_no_more_than_a_short_one(model: SlowModel, temp_lora: Rollouts) -> None:
     held = []
     sample_chunk, _ = memories.chunk_sampler(model, SAMPLER, 1.0, FUTURE)
     for n, _ in enumerate(rollout(sample_chunk, temp_lora.memory, start(), stream(40), FUTURE, RNG)):
@@ -129,7 +129,7 @@ def test_a_long_rollout_holds_no_more_than_a_short_one(model: build.SlowModel, t
     assert len(held) > 4 and len(set(held[1:])) == 1
 
 
-def test_a_saved_memory_goes_on_in_another_rollout(model: build.SlowModel, temp_lora: Rollouts, tmp_path: Path) -> None:
+def test_a_saved_memory_goes_on_in_another_rollout(model: SlowModel, temp_lora: Rollouts, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     learnt = temp_lora(2)[-1].memory
     config = config_of("temp_lora", load=str(tmp_path / "m"))
@@ -178,10 +178,10 @@ def test_mistakes_are_named(changes: dict[str, Any], named: str) -> None:
 def test_every_layer_of_the_real_network_can_be_adapted(remat: str) -> None:
     """An adapter for a layer that is not met is an error: tracing is enough to find that all of them are."""
     slow = tiny.slow_config()
-    networks = build.denoiser(dataclasses.replace(slow, unet=dataclasses.replace(slow.unet, remat=remat)))
+    networks = denoiser(dataclasses.replace(slow, unet=dataclasses.replace(slow.unet, remat=remat)))
     batch = tiny.latent_batch()
     params = jax.eval_shape(networks.init, jax.random.key(0))
-    model = build.SlowModel(slow, networks, params, None, tiny.info(), ())
+    model = SlowModel(slow, networks, params, None, tiny.info(), ())
 
     def predict(params: Params) -> tuple[Array, Params]:
         lora = init_lora(params["unet"], LoraConfig(2, 0.0, ""), jax.random.key(0))
@@ -196,13 +196,13 @@ def test_every_layer_of_the_real_network_can_be_adapted(remat: str) -> None:
 
 @pytest.mark.long
 def test_a_fresh_adapter_changes_nothing_in_the_real_network(rng: Array) -> None:
-    networks, batch = build.denoiser(tiny.slow_config()), tiny.latent_batch(b=1)
+    networks, batch = denoiser(tiny.slow_config()), tiny.latent_batch(b=1)
     params = tiny.random_params(networks.init)
     lora = init_lora(params["unet"], LoraConfig(2, 0.0, ""), rng)
     assert len(lora.weights) == len(kernel_shapes(params["unet"]))
     jax.tree.map(np.testing.assert_array_equal, merge(params["unet"], lora), params["unet"])
     condition = networks.embed(params, batch)
-    model = build.SlowModel(tiny.slow_config(), networks, params, None, tiny.info(), ())
+    model = SlowModel(tiny.slow_config(), networks, params, None, tiny.info(), ())
 
     @tiny.jit
     def predict(params: Params, lora: Any) -> Array:

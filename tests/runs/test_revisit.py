@@ -17,7 +17,7 @@ from configs import common
 from configs.eval import revisit as benchmark
 from tests import tiny
 from tests.runs.test_memory import FAST, FUTURE, PAST, SIZE, model  # noqa: F401
-from vgen_jax import build
+from vgen_jax.build import Autoencoder, SlowModel
 from vgen_jax.data.records import INFO_FILE, EpisodeSource, EpisodeWriter, shard_name, write_text
 from vgen_jax.data.schema import Episode
 from vgen_jax.data.sims import paths as scripts
@@ -27,6 +27,7 @@ from vgen_jax.runs import revisit, revisit_paths, revisit_report
 from vgen_jax.runs.place import Place
 from vgen_jax.runs.revisit_cells import Cell, load_cell, save_cell
 from vgen_jax.runs.revisit_scores import clearly_better, compared, metric_names, score
+from vgen_jax.sections import section
 from vgen_jax.types import Array, Key, Past, Recalled, VgenError, VideoBatch
 
 LENGTH, PATHS, FACTOR = 12, 4, tiny.SIZE // SIZE
@@ -57,7 +58,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def slow(model: build.SlowModel) -> build.SlowModel:  # noqa: F811
+def slow(model: SlowModel) -> SlowModel:  # noqa: F811
     """With an autoencoder that averages squares of pixels."""
 
     def encode(frames: Array) -> Array:
@@ -69,11 +70,11 @@ def slow(model: build.SlowModel) -> build.SlowModel:  # noqa: F811
         frames = latents.repeat(FACTOR, axis=-3).repeat(FACTOR, axis=-2)
         return jnp.clip((frames + 1.0) * 127.5, 0, 255).astype(jnp.uint8)
 
-    return model._replace(autoencoder=build.Autoencoder(Partial(encode), Partial(decode), 3, FACTOR, Path(), {}, 1.0))
+    return model._replace(autoencoder=Autoencoder(Partial(encode), Partial(decode), 3, FACTOR, Path(), {}, 1.0))
 
 
 @pytest.fixture(scope="module")
-def paths(slow: build.SlowModel, data_dir: Path) -> list[revisit_paths.Path]:
+def paths(slow: SlowModel, data_dir: Path) -> list[revisit_paths.Path]:
     return revisit_paths.load_paths(slow, EpisodeSource(data_dir, "revisit_12"), PATHS, LENGTH, FUTURE)
 
 
@@ -119,7 +120,7 @@ def minus_one(recalled: Recalled, window: VideoBatch, key_B: Key) -> Array:
 
 
 def test_a_memory_watches_the_first_visit_and_the_way_back_is_generated(
-    slow: build.SlowModel, paths: list[revisit_paths.Path]
+    slow: SlowModel, paths: list[revisit_paths.Path]
 ) -> None:
     """Each path of a batch for as long as it takes itself."""
     sampler = revisit_paths.watching(minus_one, paths, FUTURE, slow.autoencoder.encode)
@@ -134,7 +135,7 @@ def test_a_memory_watches_the_first_visit_and_the_way_back_is_generated(
     assert {path.watched for path in paths} == {2, 3}
 
 
-def test_every_path_has_its_own_actions_and_texts(slow: build.SlowModel, paths: list[revisit_paths.Path]) -> None:
+def test_every_path_has_its_own_actions_and_texts(slow: SlowModel, paths: list[revisit_paths.Path]) -> None:
     start = revisit_paths.start_of(paths, PAST, slow.autoencoder.encode)
     *_, last = rollout(minus_one, Notes(), start, revisit_paths.actions_of(paths, FUTURE), FUTURE, jax.random.key(0))
     actions = np.concatenate([actions for _, actions, _ in last.memory], axis=1)
@@ -206,7 +207,7 @@ def config(data_dir: Path) -> ConfigDict:
         name: {"memory": common.memory(name, **FAST), "past": past}
         for name, past in (("none", PAST), ("temp_lora", PAST), ("anchor", 1))
     }
-    section = {
+    settings = {
         "split": "revisit", "lengths": (LENGTH,), "paths": PATHS, "batch": 2, "protocols": ("generated", "primed"),
         "future": FUTURE, "guidance": 1.0, "seed": 0, "decode_frames": FUTURE, "shown_paths": 1,
         "shown_memories": ("none", "temp_lora"), "memories": (), "networks": (),
@@ -214,7 +215,7 @@ def config(data_dir: Path) -> ConfigDict:
     return ConfigDict(
         {
             "run": "revisit", "data_dir": str(data_dir), "model_dir": "m", "place_dir": "p", "weights_dir": "",
-            "collect": {}, "revisit": section,
+            "collect": {}, "revisit": settings,
             "memories": contenders, "sampler": common.sampler(2),
         },
         convert_dict=True,
@@ -222,9 +223,9 @@ def config(data_dir: Path) -> ConfigDict:
 
 
 @pytest.fixture
-def loaded(slow: build.SlowModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def loaded(slow: SlowModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run finds its model and its place encoder without files."""
-    monkeypatch.setattr(revisit.build, "load_slow_model", lambda folder: slow)
+    monkeypatch.setattr(revisit, "load_slow_model", lambda folder: slow)
     monkeypatch.setattr(revisit, "load_place", lambda folder: PLACE)
     monkeypatch.setattr(revisit, "digest", lambda folder: "0")
 
@@ -290,7 +291,7 @@ def test_published_networks_score_beside_the_place_encoder(
 def test_missing_paths_name_the_command(tmp_path: Path, data_dir: Path) -> None:
     for folder, length in ((tmp_path, LENGTH), (data_dir, 64)):
         wanted = config(folder)
-        settings = build.section(revisit.RevisitConfig, {**wanted.revisit, "lengths": (length,)}, "revisit")
+        settings = section(revisit.RevisitConfig, {**wanted.revisit, "lengths": (length,)}, "revisit")
         with pytest.raises(VgenError, match=f"split revisit_{length}: .*configs/data/revisit.py --workdir={folder}"):
             revisit.open_paths(wanted, settings)
 
@@ -308,13 +309,13 @@ def test_missing_paths_are_recorded_where_the_config_says_how(
     wanted = config(tmp_path / "paths")
     with wanted.unlocked():
         wanted.collect = ConfigDict({"run": "collect_paths"})
-    settings = build.section(revisit.RevisitConfig, wanted.revisit.to_dict(), "revisit")
+    settings = section(revisit.RevisitConfig, wanted.revisit.to_dict(), "revisit")
     for _ in range(2):
         assert len(revisit.open_paths(wanted, settings)[LENGTH]) == PATHS
     assert started == ["collect_paths"]
 
 
-def test_too_few_or_too_short_paths_are_refused(slow: build.SlowModel, data_dir: Path) -> None:
+def test_too_few_or_too_short_paths_are_refused(slow: SlowModel, data_dir: Path) -> None:
     source = EpisodeSource(data_dir, "revisit_12")
     with pytest.raises(VgenError, match="4 paths of split revisit_12, not 9: collect more"):
         revisit_paths.load_paths(slow, source, 9, LENGTH, FUTURE)
@@ -336,14 +337,14 @@ def test_too_few_or_too_short_paths_are_refused(slow: build.SlowModel, data_dir:
 )
 def test_settings_that_cannot_be_are_refused(data_dir: Path, change: dict, message: str) -> None:
     with pytest.raises(VgenError, match=message):
-        build.section(revisit.RevisitConfig, {**config(data_dir).revisit.to_dict(), **change}, "revisit")
+        section(revisit.RevisitConfig, {**config(data_dir).revisit.to_dict(), **change}, "revisit")
 
 
 @pytest.mark.parametrize("variant", sorted(benchmark.VARIANTS))
 def test_the_configs_are_whole(variant: str) -> None:
     """And a flag for one memory changes no other."""
     found = benchmark.get_config(variant)
-    settings = build.section(revisit.RevisitConfig, found.revisit.to_dict(), "revisit")
+    settings = section(revisit.RevisitConfig, found.revisit.to_dict(), "revisit")
     before = revisit.contenders_of(found.memories.to_dict(), settings)
     changed = next(name for name in before if name in ("temp_lora", "centre"))
     found.memories[changed].memory.temp_lora.lora.rank = 7

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vgen_jax import build
+from vgen_jax.build import AutoencoderConfig, autoencoder_network
 from vgen_jax.checkpoint import digest, export
 from vgen_jax.runs.folder import resolved
 from vgen_jax.runs.train import (
@@ -21,9 +21,11 @@ from vgen_jax.runs.train import (
     pipeline_config,
     slow_config,
 )
+from vgen_jax.sections import section
+from vgen_jax.slow_model import SlowConfig
 from vgen_jax.types import VgenError
 
-SHAPE = build.AutoencoderConfig(
+SHAPE = AutoencoderConfig(
     block_channels=(8,), layers_per_block=1, latent_channels=3, norm_groups=4, patch=4, linear_path=False,
     dtype="float32", kl_weight=0.0,
 )  # fmt: skip
@@ -33,7 +35,7 @@ SHAPE = build.AutoencoderConfig(
 def workdir(tmp_path: Path) -> Path:
     """A folder beside a data set and a random autoencoder."""
     tiny.write_dataset(tmp_path / "data")
-    params = tiny.random_params(build.autoencoder_network(SHAPE).init, jnp.zeros((1, 4, 4, 3)))["params"]
+    params = tiny.random_params(autoencoder_network(SHAPE).init, jnp.zeros((1, 4, 4, 3)))["params"]
     raw = {"autoencoder": dataclasses.asdict(SHAPE), "scale": 1.0}
     export(tmp_path / "autoencoder" / "export", params, raw)
     return tmp_path / "run"
@@ -55,7 +57,7 @@ def test_the_definition_is_complete(workdir: Path) -> None:
     config = resolved(tiny.config("slow", {"data.data_dir": "@data", "objective.loss.kind": "v"}), workdir)
     found = slow_config(config, tiny.info(), channels=3)
     assert (found.actions, found.action_dim, found.latent_channels, found.kind) == ("continuous", 2, 3, "v")
-    again = build.section(build.SlowConfig, json.loads(json.dumps(dataclasses.asdict(found))), "slow")
+    again = section(SlowConfig, json.loads(json.dumps(dataclasses.asdict(found))), "slow")
     assert again == found, "it travels with the weights as JSON"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax import build
+from vgen_jax.build import action_width
 from vgen_jax.checkpoint import check_matches, digest, export, load_export
 from vgen_jax.data.pipeline import PipelineConfig
 from vgen_jax.data.records import EpisodeSource
@@ -24,6 +24,8 @@ from vgen_jax.objectives.action import ActionTarget, action, normalised
 from vgen_jax.objectives.autoencoder import to_unit
 from vgen_jax.runs.inputs import Batches, Finish, pipeline_config
 from vgen_jax.scoring import FD_ACTION, FD_FRAMES, LPIPS_ACTION, RATIO
+from vgen_jax.sections import section
+from vgen_jax.slow_model import dtype_of
 from vgen_jax.types import Array, Key, Params, VgenError
 
 
@@ -75,7 +77,7 @@ class ActionReader(NamedTuple):
 
 def predictor_network(config: ActionConfig, outputs: int) -> ActionPredictor:
     """The network."""
-    return ActionPredictor(outputs, **{**dataclasses.asdict(config), "dtype": build.dtype_of(config.dtype)})
+    return ActionPredictor(outputs, **{**dataclasses.asdict(config), "dtype": dtype_of(config.dtype)})
 
 
 def action_target(data: PipelineConfig) -> tuple[ActionSpace, ActionTarget]:
@@ -84,7 +86,7 @@ def action_target(data: PipelineConfig) -> tuple[ActionSpace, ActionTarget]:
     A dimension that never changes has a deviation of 1: there is nothing to bring to unit variance.
     """
     source = EpisodeSource(data.data_dir, data.split)
-    build.action_width(source.info, data.action)
+    action_width(source.info, data.action)
     if data.action == "none":
         raise VgenError("config key data.action is 'none': an action predictor is trained on continuous or discrete")
     space = source.info.action_spaces[data.action]
@@ -98,7 +100,7 @@ def action_target(data: PipelineConfig) -> tuple[ActionSpace, ActionTarget]:
 
 def action_task(config: ConfigDict) -> tuple[Task, Finish]:
     """Trains an action predictor on windows of recorded frames; its export says what data and actions it knows."""
-    shape = build.section(ActionConfig, config.action, "action")
+    shape = section(ActionConfig, config.action, "action")
     data = pipeline_config(config)
     info = EpisodeSource(data.data_dir, data.split).info
     if info.content != "frames":
@@ -136,9 +138,9 @@ def load_action_reader(folder: Path) -> ActionReader:
         raise VgenError(
             f"{folder / 'config.json'} is of no action predictor: train one with configs/eval/action_predictor.py"
         )
-    space = build.section(ActionSpace, raw["space"], "space")
-    target = build.section(ActionTarget, raw["target"], "target")
-    network = predictor_network(build.section(ActionConfig, raw["action"], "action"), space.width)
+    space = section(ActionSpace, raw["space"], "space")
+    target = section(ActionTarget, raw["target"], "target")
+    network = predictor_network(section(ActionConfig, raw["action"], "action"), space.width)
     clip = jax.ShapeDtypeStruct((1, 2, network.factor, network.factor, 3), jnp.float32)
     check_matches(params, jax.eval_shape(network.init, jax.random.key(0), clip)["params"], folder)
     described = {

@@ -1,6 +1,6 @@
 """AVID's trainings as tasks of ``train``: base, adapters, baselines (``adapter``), classifier (``noisy_actions``).
 
-``config.world`` is what all of them share (``build_avid.WorldConfig``, without what the data say), ``config.method``
+``config.world`` is what all of them share (``avid_nets.WorldConfig``, without what the data say), ``config.method``
 what is trained. ``base_dir`` names the base that adapters stand on, ``start_dir`` the model that fine-tuning begins
 with; empty where there is none. No export holds anything of a base but its digest.
 
@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax import build, build_avid
 from vgen_jax.avid_nets import LatentConfig, WorldConfig
+from vgen_jax.build import action_width
+from vgen_jax.build_avid import ClassifierConfig, MethodConfig, classifier_network, load_base, method_of
 from vgen_jax.checkpoint import export
 from vgen_jax.data.records import read_info
 from vgen_jax.data.schema import DatasetInfo
@@ -24,6 +25,7 @@ from vgen_jax.objectives.adapter import AdapterLoss, adapter
 from vgen_jax.objectives.autoencoder import to_unit
 from vgen_jax.objectives.noisy_actions import noisy_actions
 from vgen_jax.runs.inputs import Batches, Finish, pipeline_config
+from vgen_jax.sections import section
 from vgen_jax.types import Array, Key, Params, VgenError
 
 
@@ -45,11 +47,11 @@ def world_config(config: ConfigDict, info: DatasetInfo, folder: str, latent: boo
         raise VgenError(f"{folder} holds latents: pixel models are trained on frames")
     values = {
         **config.world.to_dict(),
-        "action_dim": build.action_width(info, config.world.actions),
+        "action_dim": action_width(info, config.world.actions),
         "channels": info.frame_shape[-1],
         "autoencoder": info.latents["digest"] if info.latents else "",
     }
-    return build.section(WorldConfig, values, "world")
+    return section(WorldConfig, values, "world")
 
 
 def to_model(world: WorldConfig) -> Partial:
@@ -72,14 +74,14 @@ def check_windows(config: ConfigDict, world: WorldConfig) -> None:
 def adapter_task(config: ConfigDict) -> tuple[Task, Finish]:
     """Trains a base, an adapter or a baseline with the denoising loss."""
     data = pipeline_config(config)
-    settings = build.section(build_avid.MethodConfig, config.method.to_dict(), "method")
+    settings = section(MethodConfig, config.method.to_dict(), "method")
     latent = isinstance(settings.unet, LatentConfig)
     world = world_config(config, read_info(data.data_dir), data.data_dir, latent)
     check_windows(config, world)
-    loss = build.section(AdapterLoss, config.objective.loss, "objective.loss")
-    base = build_avid.load_base(Path(config.base_dir)) if config.base_dir else None
-    start = build_avid.load_base(Path(config.start_dir)) if config.start_dir else None
-    method = build_avid.method(settings, world, base, start)
+    loss = section(AdapterLoss, config.objective.loss, "objective.loss")
+    base = load_base(Path(config.base_dir)) if config.base_dir else None
+    start = load_base(Path(config.start_dir)) if config.start_dir else None
+    method = method_of(settings, world, base, start)
     objective = adapter(method.predict, to_model(world), world.past, world.schedule, loss)
 
     def finish(params: Params, folder: Path) -> None:
@@ -95,8 +97,8 @@ def classifier_task(config: ConfigDict) -> tuple[Task, Finish]:
     info = read_info(data.data_dir)
     world = world_config(config, info, data.data_dir)
     check_windows(config, world)
-    settings = build.section(build_avid.ClassifierConfig, config.classifier.to_dict(), "classifier")
-    network = build_avid.classifier_network(settings, world)
+    settings = section(ClassifierConfig, config.classifier.to_dict(), "classifier")
+    network = classifier_network(settings, world)
 
     def classify(params: Params, x_t_BTHWC: Array, t_B: Array, past_BTHWC: Array) -> Array:
         return network.apply({"params": params}, x_t_BTHWC, t_B, past_BTHWC)  # type: ignore[return-value]

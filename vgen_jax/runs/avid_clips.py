@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from vgen_jax import build, build_avid
 from vgen_jax import sharding as sh
+from vgen_jax.avid_nets import WorldConfig
+from vgen_jax.build import load_autoencoder
+from vgen_jax.build_avid import Base, Method, base_predictor, classifier_log_probability, load_method
 from vgen_jax.checkpoint import digest
 from vgen_jax.clips import write_clip
 from vgen_jax.compose.avid import alone
@@ -84,20 +86,18 @@ class Entry(NamedTuple):
     trained: int
 
 
-def load_entry(
-    config: EntryConfig, base: build_avid.Base, frame_shape: tuple[int, ...]
-) -> tuple[Entry, build_avid.Method | None]:
+def load_entry(config: EntryConfig, base: Base, frame_shape: tuple[int, ...]) -> tuple[Entry, Method | None]:
     """An entry, and the method itself where it has a mixture to look at."""
-    prior, schedule = build_avid.base_predictor(base), base.world.schedule
+    prior, schedule = base_predictor(base), base.world.schedule
     if config.via == "base":
         return Entry(config, (prior,), lambda parts, weight: alone(parts[0]), 0), None
     if config.via == "classifier_guidance":
-        guide, world = build_avid.classifier_log_probability(Path(config.dir), frame_shape)
+        guide, world = classifier_log_probability(Path(config.dir), frame_shape)
         if world != base.world:
             raise VgenError(f"{config.dir} knows another world than base_dir: train it again")
         mix = lambda parts, weight: classifier_guided(parts[0], parts[1], weight, schedule)  # noqa: E731
         return Entry(config, (prior, guide), mix, _size(guide)), None
-    _, method, params = build_avid.load_method(Path(config.dir), base)
+    _, method, params = load_method(Path(config.dir), base)
     own = method.predictor(params)
     if config.via == "method":
         return Entry(config, (own,), lambda parts, weight: parts[0], _size(params)), method
@@ -146,7 +146,7 @@ class Codec(NamedTuple):
     decode: Partial
 
 
-def codec(world: build_avid.WorldConfig, autoencoder_dir: str) -> Codec:
+def codec(world: WorldConfig, autoencoder_dir: str) -> Codec:
     """The codec of a world.
 
     Args:
@@ -162,7 +162,7 @@ def codec(world: build_avid.WorldConfig, autoencoder_dir: str) -> Codec:
         raise VgenError(f"config key autoencoder_dir is '{autoencoder_dir}' but base_dir denoises {wanted}")
     if not autoencoder_dir:
         return Codec(Partial(to_unit), Partial(from_unit))
-    autoencoder = build.load_autoencoder(Path(autoencoder_dir))
+    autoencoder = load_autoencoder(Path(autoencoder_dir))
     return Codec(autoencoder.encode, Partial(_frame_by_frame, autoencoder.decode))
 
 

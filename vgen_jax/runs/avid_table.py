@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax import build, build_avid, media, report
+from vgen_jax import media, report
+from vgen_jax.build_avid import Base, Method, load_base, load_method
 from vgen_jax.clips import Clips, Cut, check_alike
 from vgen_jax.comparison import COMPARED, FREE, NORMALISED, Cell, Result, markdown, normalised, read_result, table
 from vgen_jax.data.text import encode_text, join_texts
@@ -29,6 +30,7 @@ from vgen_jax.runs.evaluate_videos import SCORES_FILE, contract
 from vgen_jax.runs.folder import keep_config, write_results
 from vgen_jax.runs.video_nets import Nets, load_nets
 from vgen_jax.scoring import ScoreConfig, score
+from vgen_jax.sections import section
 from vgen_jax.types import VgenError
 
 TABLE_FILE, CLAIMS_FILE, WEIGHTS_FILE = "table.md", "claims.md", "weights.json"
@@ -63,7 +65,7 @@ class TableConfig:
 class Setting(NamedTuple):
     """All that every method is measured by."""
 
-    base: build_avid.Base
+    base: Base
     sampler: Sampler
     generate: avid_clips.GenerateConfig
     score: ScoreConfig
@@ -77,22 +79,22 @@ class Setting(NamedTuple):
 def run(config: ConfigDict, workdir: Path) -> None:
     """See the module's docstring. Clips, scores and weights that are there already are not made again."""
     keep_config(config, workdir)
-    settings = build.section(TableConfig, config.table, "table")
-    tune = build.section(TuneConfig, config.tune.to_dict(), "tune")
-    score_config = build.section(ScoreConfig, config.score, "score")
-    base = build_avid.load_base(Path(config.base_dir))
+    settings = section(TableConfig, config.table, "table")
+    tune = section(TuneConfig, config.tune.to_dict(), "tune")
+    score_config = section(ScoreConfig, config.score, "score")
+    base = load_base(Path(config.base_dir))
     at = Setting(
         base,
-        build.section(Sampler, config.sampler, "sampler"),
-        build.section(avid_clips.GenerateConfig, config.generate, "generate"),
+        section(Sampler, config.sampler, "sampler"),
+        section(avid_clips.GenerateConfig, config.generate, "generate"),
         score_config,
-        build.section(Cut, config.cut, "cut"),
+        section(Cut, config.cut, "cut"),
         load_nets((*score_config.metrics, tune.metric), config),
         workdir,
         avid_clips.codec(base.world, config.autoencoder_dir),
         config.token_length,
     )
-    windows = build.section(sources.WindowsConfig, config.windows, "windows")
+    windows = section(sources.WindowsConfig, config.windows, "windows")
     test = _source(config.test_data, windows, workdir / "clips" / "real", at)
     training: avid_clips.Source | None = None
     results: dict[str, Result] = {}
@@ -101,7 +103,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     for name in config.order:
         if name not in config.methods:
             raise VgenError(f"config key order names method '{name}': methods has {', '.join(config.methods)}")
-        chosen = build.section(avid_clips.EntryConfig, config.methods[name].to_dict(), f"methods.{name}")
+        chosen = section(avid_clips.EntryConfig, config.methods[name].to_dict(), f"methods.{name}")
         frame = test.video(0).shape[1:]
         entry, method = avid_clips.load_entry(chosen, at.base, frame)
         weight = 0.0
@@ -182,9 +184,9 @@ def _has_mask(folder: Path) -> bool:
 
 
 def _masks(
-    folder: Path, method: build_avid.Method, source: avid_clips.Source, count: int, at: Setting
+    folder: Path, method: Method, source: avid_clips.Source, count: int, at: Setting
 ) -> tuple[avid_masks.Masks, tuple[Path, Path]]:
-    _, _, params = build_avid.load_method(folder, at.base)
+    _, _, params = load_method(folder, at.base)
     numbers = list(range(min(count, len(source.paths))))
     found = avid_masks.masks(method, params, source, numbers, at.sampler, at.base.world.schedule)
     return found, avid_masks.write_masks(found, source, numbers, at.workdir / "samples")

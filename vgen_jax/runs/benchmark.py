@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax import build
+from vgen_jax.build import AutoencoderConfig
 from vgen_jax.chips import CHIPS
 from vgen_jax.data.pipeline import PipelineConfig, make_iterator, to_batch
 from vgen_jax.data.sims.collect import CollectConfig, collect
@@ -28,6 +28,7 @@ from vgen_jax.learning.state import OptimizerConfig, make_optimizer
 from vgen_jax.runs.folder import keep_config, write_results
 from vgen_jax.runs.made_inputs import write_autoencoder, write_latents
 from vgen_jax.runs.train import TASKS, pipeline_config
+from vgen_jax.sections import section
 from vgen_jax.sharding import MeshConfig, batch_sharding, global_batch, make_mesh, replicated
 from vgen_jax.types import VgenError, VideoBatch
 
@@ -91,7 +92,7 @@ class Step(NamedTuple):
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Prints and writes ``results.json`` and a Markdown table, ``bench.md``."""
-    settings = build.section(BenchmarkConfig, config.benchmark, "benchmark")
+    settings = section(BenchmarkConfig, config.benchmark, "benchmark")
     if config.stage.objective.kind not in TASKS:
         raise VgenError(f"config key stage.objective.kind is '{config.stage.objective.kind}': use {', '.join(TASKS)}")
     keep_config(config, workdir)
@@ -139,8 +140,8 @@ def time_collecting(shared: Mapping[str, Any], frames: int, folder: Path) -> Col
 
     def run_with(name: str, total: int, workers: int) -> tuple[float, int, float]:
         before = cpu_seconds_of_children()
-        section = build.section(CollectConfig, {**per_process, "frames": total, "workers": workers}, "collect")
-        report = collect(folder / name, section)
+        amount = {"frames": total, "workers": workers}
+        report = collect(folder / name, section(CollectConfig, {**per_process, **amount}, "collect"))
         return report.frames_per_second, report.new_frames, cpu_seconds_of_children() - before
 
     with one_core():
@@ -160,7 +161,7 @@ def cpu_seconds_of_children() -> float:
 
 def stage_on_made_inputs(config: ConfigDict, frames: Path, folder: Path, latents: bool) -> ConfigDict:
     """``config.stage`` on the data set ``frames``, or random latents of its lengths, with an autoencoder of zeros."""
-    write_autoencoder(folder / "autoencoder", build.section(build.AutoencoderConfig, config.autoencoder, "autoencoder"))
+    write_autoencoder(folder / "autoencoder", section(AutoencoderConfig, config.autoencoder, "autoencoder"))
     data = frames
     if latents:
         data = folder / "latents"
@@ -189,9 +190,9 @@ class _Training:
 
     def __init__(self, stage: ConfigDict):
         task, _ = TASKS[stage.objective.kind](stage)
-        config = build.section(TrainConfig, stage.train, "train")
-        optimizer = make_optimizer(build.section(OptimizerConfig, stage.optimizer, "optimizer"))
-        mesh_config = build.section(MeshConfig, stage.mesh, "mesh")
+        config = section(TrainConfig, stage.train, "train")
+        optimizer = make_optimizer(section(OptimizerConfig, stage.optimizer, "optimizer"))
+        mesh_config = section(MeshConfig, stage.mesh, "mesh")
         self.mesh = make_mesh(mesh_config)
         self.seed = config.seed
         self.init, self.abstract, self.shardings = abstract_state(task, optimizer, self.mesh, mesh_config, config.seed)

@@ -12,8 +12,8 @@ import jax
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax import build, build_avid
-from vgen_jax.avid_nets import LatentConfig
+from vgen_jax.avid_nets import LatentConfig, WorldConfig
+from vgen_jax.build_avid import MethodConfig, avid_adapter, world_of
 from vgen_jax.checkpoint import check_matches, export, load_export
 from vgen_jax.compose.black_box import Ask, answer, from_ask
 from vgen_jax.compose.kept import Kept
@@ -24,6 +24,7 @@ from vgen_jax.learning.slow import Task, TrainConfig
 from vgen_jax.objectives.adapter import AdapterLoss, adapter
 from vgen_jax.runs.avid import check_windows, to_model, world_config
 from vgen_jax.runs.inputs import Batches, Finish, pipeline_config
+from vgen_jax.sections import section
 from vgen_jax.types import Objective, Params, Predictor, VgenError
 
 
@@ -33,7 +34,7 @@ def remote_task(config: ConfigDict) -> tuple[Task, Finish]:
     Raises:
         VgenError: what it predicts is not ``world.kind``.
     """
-    remote = Remote(build.section(RemoteConfig, config.remote, "remote"))
+    remote = Remote(section(RemoteConfig, config.remote, "remote"))
     if remote.kind() != config.world.kind:
         raise VgenError(f"{config.remote.url} predicts {remote.kind()}, world.kind is {config.world.kind}: change that")
     ask = Kept(remote, Path(config.keep_dir), config.remote.url) if config.keep_dir else remote
@@ -43,28 +44,28 @@ def remote_task(config: ConfigDict) -> tuple[Task, Finish]:
 def black_box_task(config: ConfigDict, ask: Ask) -> tuple[Task, Finish]:
     """Trains an adapter over any ``Ask`` that predicts ``world.kind``."""
     data = pipeline_config(config)
-    settings = build.section(build_avid.MethodConfig, config.method.to_dict(), "method")
+    settings = section(MethodConfig, config.method.to_dict(), "method")
     latent = isinstance(settings.unet, LatentConfig)
     world = world_config(config, read_info(data.data_dir), data.data_dir, latent)
     check_windows(config, world)
     if settings.form != "avid":
         raise VgenError(f"method.form is '{settings.form}': over a black box there is only 'avid'")
-    loss = build.section(AdapterLoss, config.objective.loss, "objective.loss")
-    train = build.section(TrainConfig, config.train, "train")
+    loss = section(AdapterLoss, config.objective.loss, "objective.loss")
+    train = section(TrainConfig, config.train, "train")
 
     def around(base: Predictor) -> Objective:
-        over = build_avid.avid_adapter(settings, world, base)
+        over = avid_adapter(settings, world, base)
         return adapter(over.predict, to_model(world), world.past, world.schedule, loss)
 
     def finish(params: Params, folder: Path) -> None:
         described = {"method": dataclasses.asdict(settings), "world": dataclasses.asdict(world)}
         export(folder, params, {**described, "base_sha256": ""})
 
-    init = build_avid.avid_adapter(settings, world, from_ask(ask, world.kind)).init
+    init = avid_adapter(settings, world, from_ask(ask, world.kind)).init
     return queried_task(init, Partial(around), Batches(data), functools.partial(answer, ask), world.kind, train), finish
 
 
-def load_adapted(folder: Path, ask: Ask) -> tuple[Predictor, build_avid.WorldConfig]:
+def load_adapted(folder: Path, ask: Ask) -> tuple[Predictor, WorldConfig]:
     """A trained adapter over its black box, to be sampled, and its world.
 
     Raises:
@@ -74,8 +75,8 @@ def load_adapted(folder: Path, ask: Ask) -> tuple[Predictor, build_avid.WorldCon
     for name in ("method", "world"):
         if name not in raw:
             raise VgenError(f"{folder} holds no adapter (its config.json has no '{name}'): give the export of one")
-    settings = build.section(build_avid.MethodConfig, raw["method"], "method")
-    world = build_avid.world_of(raw)
-    method = build_avid.avid_adapter(settings, world, from_ask(ask, world.kind))
+    settings = section(MethodConfig, raw["method"], "method")
+    world = world_of(raw)
+    method = avid_adapter(settings, world, from_ask(ask, world.kind))
     check_matches(params, jax.eval_shape(method.init, jax.random.key(0)), folder)
     return method.predictor(params), world

@@ -12,11 +12,11 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from vgen_jax import build
 from vgen_jax.bundled import ASSETS, PREFIX, write_asset
 from vgen_jax.checkpoint import EXPORT_WEIGHTS, digest, load_export
 from vgen_jax.log import METRICS_FILE, read_metrics
 from vgen_jax.runs.folder import CONFIG_FILE, RESULTS_FILE
+from vgen_jax.sections import section
 from vgen_jax.types import VgenError
 
 
@@ -65,8 +65,8 @@ class CardConfig:
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Writes the asset; ``workdir`` gets nothing."""
-    bundle = build.section(BundleConfig, config.bundle, "bundle")
-    card = build.section(CardConfig, config.card, "card")
+    bundle = section(BundleConfig, config.bundle, "bundle")
+    card = section(CardConfig, config.card, "card")
     source = Path(bundle.source)
     text = model_card(card, bundle.name, source)
     folder = write_asset(source, Path(bundle.folder or ASSETS), bundle.name, text, bundle.autoencoder)

@@ -26,8 +26,8 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vgen_jax import build
 from vgen_jax import sharding as sh
+from vgen_jax.build import AutoencoderConfig
 from vgen_jax.chips import Chip, chip_of
 from vgen_jax.collectives import Traffic, traffic
 from vgen_jax.data.pipeline import make_iterator, to_batch
@@ -39,6 +39,7 @@ from vgen_jax.runs.footprint import QUICK_CPU
 from vgen_jax.runs.inputs import pipeline_config
 from vgen_jax.runs.made_inputs import Made, made_stage
 from vgen_jax.runs.train import TASKS
+from vgen_jax.sections import section
 from vgen_jax.types import VgenError
 
 TABLE_FILE = "topology.md"
@@ -105,9 +106,9 @@ class Found(NamedTuple):
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Compiles row by row; prints and writes ``results.json`` and a Markdown table, ``topology.md``."""
-    settings = build.section(CheckConfig, config.check, "check")
-    made = build.section(Made, config.made, "made")
-    autoencoder = build.section(build.AutoencoderConfig, config.autoencoder, "autoencoder")
+    settings = section(CheckConfig, config.check, "check")
+    made = section(Made, config.made, "made")
+    autoencoder = section(AutoencoderConfig, config.autoencoder, "autoencoder")
     rows = [Row(*values) for values in settings.meshes]
     keep_config(config, workdir)
     results: dict[str, Any] = {"compiler_effort": settings.effort}
@@ -165,9 +166,9 @@ class Step:
     def __init__(self, stage: ConfigDict):
         self._task: Task = TASKS[stage.objective.kind](stage)[0]
         self._plain: Task = TASKS[stage.objective.kind](without_remat(stage))[0]
-        self._train = build.section(TrainConfig, stage.train, "train")
-        self._mesh = build.section(sh.MeshConfig, stage.mesh, "mesh")
-        self._optimizer = make_optimizer(build.section(OptimizerConfig, stage.optimizer, "optimizer"))
+        self._train = section(TrainConfig, stage.train, "train")
+        self._mesh = section(sh.MeshConfig, stage.mesh, "mesh")
+        self._optimizer = make_optimizer(section(OptimizerConfig, stage.optimizer, "optimizer"))
         data = pipeline_config(stage)
         longest = max(data.windows, key=sum)
         one = dataclasses.replace(data, windows=(longest,), window_weights=(1.0,), batch_size=1, workers=0)

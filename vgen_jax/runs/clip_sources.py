@@ -16,7 +16,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from vgen_jax import build, pretrained
+from vgen_jax import pretrained
+from vgen_jax.build import SlowModel, action_width, frame_size, load_slow_model
 from vgen_jax.checkpoint import EXPORT_CONFIG, EXPORT_WEIGHTS, digest
 from vgen_jax.clips import write_clip
 from vgen_jax.data.pipeline import choose_windows
@@ -137,7 +138,7 @@ def recorded(folder: str, config: WindowsConfig) -> Recorded:
     source = EpisodeSource(folder, config.split).open()
     if source.info.content != "frames":
         raise VgenError(f"{folder} holds latents: give the data with frames")
-    build.action_width(source.info, config.action)
+    action_width(source.info, config.action)
     index = WindowIndex(source.frames, source.info.chunk, config.past, config.frames)
     numbers = choose_windows(source, index, config.count, config.seed)
     return Recorded(source, config, tuple(index[number] for number in numbers))
@@ -169,11 +170,11 @@ def write_generated(
     past, frames = data.config.past, data.config.frames
     if frames % config.future:
         raise VgenError(f"windows.frames {frames} is no multiple of model.future {config.future}")
-    model = build.load_slow_model(model_dir)
-    if build.frame_size(model) != data.source.info.frame_shape[:2]:
-        sizes = ["x".join(str(n) for n in size) for size in (build.frame_size(model), data.source.info.frame_shape[:2])]
+    model = load_slow_model(model_dir)
+    if frame_size(model) != data.source.info.frame_shape[:2]:
+        sizes = ["x".join(str(n) for n in size) for size in (frame_size(model), data.source.info.frame_shape[:2])]
         raise VgenError(f"{model_dir} makes frames of {sizes[0]}, {data.source.folder} holds {sizes[1]}: record others")
-    build.action_width(data.source.info, model.config.actions)
+    action_width(data.source.info, model.config.actions)
     conditions = [_condition(model, data, window, config.future) for window in data.windows]
     tokens = [token_L for _, token_CL in conditions if token_CL is not None for token_L in token_CL]
     model = with_texts(model, model_dir, tokens)
@@ -224,7 +225,7 @@ def generated_contract(model_dir: Path, config: ModelConfig, sampler: Sampler, m
 
 
 def _condition(
-    model: build.SlowModel, data: Recorded, window: Window, future: int
+    model: SlowModel, data: Recorded, window: Window, future: int
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The actions between a window's frames, model units (T, A), and the tokens of each generated chunk, (C, L)."""
     head, past, frames = data.source.head(window.episode), data.config.past, data.config.frames

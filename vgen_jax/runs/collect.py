@@ -4,9 +4,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax import build
 from vgen_jax.data.sims.collect import CollectConfig, collect
 from vgen_jax.runs.folder import keep_config
+from vgen_jax.sections import section
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -14,4 +14,4 @@ def run(config: ConfigDict, workdir: Path) -> None:
     shared = config.collect.to_dict()
     keep_config(config, workdir)
     for split, frames in config.frames.items():
-        collect(workdir, build.section(CollectConfig, {**shared, "split": split, "frames": frames}, "collect"))
+        collect(workdir, section(CollectConfig, {**shared, "split": split, "frames": frames}, "collect"))

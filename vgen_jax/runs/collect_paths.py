@@ -4,16 +4,16 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax import build
 from vgen_jax.data.sims.collect import CollectConfig, collect
 from vgen_jax.data.sims.paths import PathsConfig
 from vgen_jax.runs.folder import keep_config
+from vgen_jax.sections import section
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Collects every split of ``config.splits`` into the work directory; continues an interrupted collection."""
     keep_config(config, workdir)
-    for split, section in config.splits.items():
-        paths = build.section(PathsConfig, section.to_dict(), f"splits.{split}")
+    for split, values in config.splits.items():
+        paths = section(PathsConfig, values.to_dict(), f"splits.{split}")
         amount = {"split": split, "episode_steps": paths.steps, "frames": paths.episodes * (paths.steps + 1)}
-        collect(workdir, build.section(CollectConfig, {**config.collect.to_dict(), **amount}, "collect"), paths)
+        collect(workdir, section(CollectConfig, {**config.collect.to_dict(), **amount}, "collect"), paths)

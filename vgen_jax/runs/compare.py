@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax import build, media, report
+from vgen_jax import media, report
 from vgen_jax.data.records import read_info
 from vgen_jax.data.revisits import revisits
 from vgen_jax.data.schema import DatasetInfo
@@ -26,6 +26,7 @@ from vgen_jax.metrics.sharpness import sharpness
 from vgen_jax.runs.folder import RESULTS_FILE, keep_config, write_results
 from vgen_jax.runs.place import Place, load_place
 from vgen_jax.runs.videos import CAPTIONS_FILE, START_CAPTION
+from vgen_jax.sections import section
 from vgen_jax.types import VgenError
 
 
@@ -59,7 +60,7 @@ class CompareConfig:
 def run(config: ConfigDict, workdir: Path) -> None:
     """Writes ``samples/side_by_side.mp4``, ``results.json``, ``report.html``."""
     keep_config(config, workdir)
-    settings = build.section(CompareConfig, config.compare.to_dict(), "compare")
+    settings = section(CompareConfig, config.compare.to_dict(), "compare")
     titles = sorted(settings.folders, key=lambda title: (title != settings.baseline, title))
     folders = {title: Path(settings.folders[title]) for title in titles}
     texts = same_texts(folders)

@@ -4,16 +4,17 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax import build, report
+from vgen_jax import report
 from vgen_jax.comparison import FREE, NORMALISED, CompareConfig, markdown, normalised, read_result, table
 from vgen_jax.runs.folder import keep_config, write_results
+from vgen_jax.sections import section
 
 TABLE_FILE = "table.md"
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Writes ``table.md``, ``report.html`` and ``results.json``; prints the table."""
-    settings = build.section(CompareConfig, config.compare, "compare")
+    settings = section(CompareConfig, config.compare, "compare")
     results = [read_result(folder) for folder in settings.results]
     cells = table(results, settings.draws, settings.seed)
     if settings.normalise:

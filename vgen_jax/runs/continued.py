@@ -10,12 +10,13 @@ from pathlib import Path
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax import build
+from vgen_jax.build import action_width, load_slow_model
 from vgen_jax.checkpoint import export
 from vgen_jax.data.records import INFO_FILE, read_info
 from vgen_jax.learning.slow import Task
 from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
 from vgen_jax.runs.inputs import Batches, Finish, latents_folder, pipeline_config
+from vgen_jax.sections import section
 from vgen_jax.types import Params, VgenError
 
 
@@ -26,20 +27,20 @@ def continued_task(config: ConfigDict) -> tuple[Task, Finish]:
         VgenError: if the data have other actions, texts or latents than the model.
     """
     data, folder = pipeline_config(config), Path(config.model_dir)
-    info, model = read_info(data.data_dir), build.load_slow_model(folder)
+    info, model = read_info(data.data_dir), load_slow_model(folder)
     slow = model.config
     longest = slow.text.max_length if slow.text.width else 0
     told = {
         "data.action": (data.action, slow.actions),
         "data.token_length": (data.token_length, longest),
-        "the width of an action": (build.action_width(info, data.action), slow.action_dim),
+        "the width of an action": (action_width(info, data.action), slow.action_dim),
     }
     for name, (have, want) in told.items():
         if have != want:
             raise VgenError(f"{name} is {have}, but the model in {folder} was trained with {want}: use that")
     latents_folder(model.autoencoder.folder, info, data.data_dir)
     to_latents = model.autoencoder.encode if info.content == "frames" else Partial(lambda latents: latents)
-    loss = build.section(DiffusionLoss, config.objective.loss, "objective.loss")
+    loss = section(DiffusionLoss, config.objective.loss, "objective.loss")
     if loss.kind != slow.kind:
         raise VgenError(f"objective.loss.kind is {loss.kind}, but the model in {folder} predicts {slow.kind}: use that")
     objective = masked_diffusion(

@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax import build
+from vgen_jax.build import AutoencoderConfig
 from vgen_jax.convert import clip, kl_vae, modelscope, schedulers
 from vgen_jax.convert.exports import AUTOENCODER, SAMPLE_SIZE, SCALE, TEXT, UNET, count, fields, read, write
 from vgen_jax.models.text import ClipTextEncoder
 from vgen_jax.models.unet_latent import UNet3D
 from vgen_jax.runs.folder import keep_config, write_results
+from vgen_jax.sections import section
+from vgen_jax.slow_model import dtype_of
 from vgen_jax.types import VgenError
 
 
@@ -52,11 +54,11 @@ class ConvertConfig:
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Converts; writes the target folder and ``results.json``."""
-    convert = build.section(ConvertConfig, config.convert, "convert")
+    convert = section(ConvertConfig, config.convert, "convert")
     target = Path(convert.target).expanduser() if convert.target else workdir / "export"
     if target.resolve() == Path(convert.source).expanduser().resolve():
         raise VgenError(f"config key convert.target is convert.source, {target}: give another folder")
-    dtype = np.dtype(build.dtype_of(convert.dtype))
+    dtype = np.dtype(dtype_of(convert.dtype))
     keep_config(config, workdir)  # not of a start that was refused
     to_flax, to_diffusers = MODELS[convert.model]
     if convert.direction == "to_flax":
@@ -92,7 +94,7 @@ def _vae_to_flax(source: str, target: Path, dtype: np.dtype) -> int:
 
 def _vae_to_diffusers(source: Path, target: Path, dtype: np.dtype) -> int:
     raw, params = read(source, (AUTOENCODER, SCALE), dtype)
-    config = build.section(build.AutoencoderConfig, raw[AUTOENCODER], AUTOENCODER)
+    config = section(AutoencoderConfig, raw[AUTOENCODER], AUTOENCODER)
     shape = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("dtype", "kl_weight")}
     kl_vae.save(shape, params, target, scaling_factor=raw[SCALE])
     return count(params)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax import build
 from vgen_jax.actions import ActionCodec
+from vgen_jax.build import SlowModel
 from vgen_jax.convert.clip import text_embeddings
 from vgen_jax.data.pipeline import PipelineConfig
 from vgen_jax.data.records import EpisodeSource
@@ -103,12 +103,12 @@ def load_table(folder: Path, token_NL: np.ndarray) -> dict[str, np.ndarray]:
     return table
 
 
-def has_table(model: build.SlowModel) -> bool:
+def has_table(model: SlowModel) -> bool:
     """Whether a model takes its texts from a table."""
     return model.config.text.width > 0 and model.config.text.layers == 0
 
 
-def with_texts(model: build.SlowModel, model_dir: str | Path, token_NL: Sequence[np.ndarray]) -> build.SlowModel:
+def with_texts(model: SlowModel, model_dir: str | Path, token_NL: Sequence[np.ndarray]) -> SlowModel:
     """A model whose table has these texts and no others; a model that encodes its texts itself stays as it is."""
     if not has_table(model):
         return model
@@ -118,7 +118,7 @@ def with_texts(model: build.SlowModel, model_dir: str | Path, token_NL: Sequence
     return model._replace(params={**model.params, "text": table})
 
 
-def with_window_texts(model: build.SlowModel, model_dir: str | Path, data: PipelineConfig) -> build.SlowModel:
+def with_window_texts(model: SlowModel, model_dir: str | Path, data: PipelineConfig) -> SlowModel:
     """``with_texts`` of all windows that ``data`` may give."""
     if not has_table(model):
         return model
@@ -139,7 +139,7 @@ def told(codec: ActionCodec, actions: Iterable[ChunkAction], typed: bool) -> lis
     return tokens
 
 
-def checked(model: build.SlowModel, actions: Iterable[ChunkAction]) -> Iterator[ChunkAction]:
+def checked(model: SlowModel, actions: Iterable[ChunkAction]) -> Iterator[ChunkAction]:
     """The actions as they come.
 
     Raises:

@@ -13,7 +13,7 @@ import numpy as np
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax import build
+from vgen_jax.build import Autoencoder, load_autoencoder
 from vgen_jax.checkpoint import digest
 from vgen_jax.data.records import INFO_FILE, EpisodeSource, EpisodeWriter, read_info, write_text
 from vgen_jax.data.schema import DatasetInfo
@@ -25,7 +25,7 @@ from vgen_jax.types import Array
 def run(config: ConfigDict, workdir: Path) -> None:
     """Encodes every split of ``config.data_dir`` with ``config.autoencoder_dir``; finished shards are skipped."""
     keep_config(config, workdir)
-    autoencoder = build.load_autoencoder(Path(config.autoencoder_dir))
+    autoencoder = load_autoencoder(Path(config.autoencoder_dir))
     encode = jax.jit(lambda encode, frames: encode(frames))
 
     def to_latents(frames_THWC: np.ndarray) -> np.ndarray:
@@ -35,7 +35,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
 
 def encode_data(
-    data_dir: Path, out: Path, autoencoder: build.Autoencoder, to_latents: Callable[[np.ndarray], np.ndarray]
+    data_dir: Path, out: Path, autoencoder: Autoencoder, to_latents: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     """Writes a data set of the latents ``to_latents(frames_THWC)`` (float16) of every episode; finished shards stay."""
     info = read_info(data_dir)
@@ -68,7 +68,7 @@ def latent_info(info: DatasetInfo, shape: tuple[int, int, int], autoencoder_dir:
 
 
 def encode_frames(
-    encode: Callable[[Partial, np.ndarray], Array], autoencoder: build.Autoencoder, frames_THWC: np.ndarray, batch: int
+    encode: Callable[[Partial, np.ndarray], Array], autoencoder: Autoencoder, frames_THWC: np.ndarray, batch: int
 ) -> np.ndarray:
     """float16 latents of uint8 frames, in batches of one size (the last is padded), so that one compilation serves."""
     parts = []

@@ -10,7 +10,8 @@ import numpy as np
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax import build, evaluate, media, report
+from vgen_jax import evaluate, media, report
+from vgen_jax.build import SlowModel, frame_size, guided_predictor, load_slow_model
 from vgen_jax.checkpoint import digest
 from vgen_jax.data.pipeline import PipelineConfig, evaluation_windows, to_batch
 from vgen_jax.diffusion.samplers import Sampler
@@ -21,6 +22,7 @@ from vgen_jax.runs.clip_sources import model_folder
 from vgen_jax.runs.embed_texts import with_window_texts
 from vgen_jax.runs.evaluate_videos import commit
 from vgen_jax.runs.folder import keep_config, write_results
+from vgen_jax.sections import section
 from vgen_jax.types import Array, Key, Params, VgenError, VideoBatch
 
 SHOWN = 8
@@ -44,15 +46,15 @@ class EvaluateConfig:
 def run(config: ConfigDict, workdir: Path) -> None:
     """Writes ``results.json``, ``samples/next_chunk.png`` and ``report.html``."""
     keep_config(config, workdir)
-    settings = build.section(EvaluateConfig, config.evaluate, "evaluate")
-    sampler = build.section(Sampler, config.sampler, "sampler")
-    data = build.section(PipelineConfig, config.data, "data")
+    settings = section(EvaluateConfig, config.evaluate, "evaluate")
+    sampler = section(Sampler, config.sampler, "sampler")
+    data = section(PipelineConfig, config.data, "data")
     if settings.windows % data.batch_size:
         raise VgenError(f"evaluate.windows {settings.windows} is no multiple of data.batch_size {data.batch_size}")
     if data.batch_size < 2:
         raise VgenError("data.batch_size is 1: use 2 or more, so that actions can be shuffled among windows")
     folder = model_folder(config.model_dir, workdir)
-    model = with_window_texts(build.load_slow_model(folder), folder, data)
+    model = with_window_texts(load_slow_model(folder), folder, data)
     past, future = data.windows[0]
     networks = evaluation_networks(model, sampler, settings.guidance, past, future)
     rng = jax.random.key(settings.seed)
@@ -71,7 +73,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         "past_frames": past,
         "future_frames": future,
         "context_frames_in_metrics": False,
-        "resolution": "x".join(str(n) for n in build.frame_size(model)),
+        "resolution": "x".join(str(n) for n in frame_size(model)),
         "value_range": "[0, 1]",
         "real_sha256": digest_of_real.hexdigest(),
         "sampler": f"{sampler.kind} {sampler.steps} steps eta {sampler.eta} guidance {settings.guidance}",
@@ -91,7 +93,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
 
 def evaluation_networks(
-    model: build.SlowModel, sampler: Sampler, guidance: float, past: int, future: int
+    model: SlowModel, sampler: Sampler, guidance: float, past: int, future: int
 ) -> evaluate.Networks:
     """The model's next chunk and its loss, compiled once each."""
     config = model.config
@@ -99,7 +101,7 @@ def evaluation_networks(
     @jax.jit
     def generate(params: Params, autoencoder: tuple[Partial, Partial], batch: VideoBatch, key_B: Key) -> Array:
         latents = autoencoder[0](batch.video_BTHWC[:, :past])
-        predictor = build.guided(model, params, batch, guidance)
+        predictor = guided_predictor(model, params, batch, guidance)
         condition = model.denoiser.embed(params, batch)
         new = sample_future(predictor, condition, latents, future, config.schedule, sampler, config.masking, key_B)
         return autoencoder[1](new)

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax import build
 from vgen_jax.checkpoint import digest
 from vgen_jax.data.pairs import Pair, PlacesConfig, choose_places
 from vgen_jax.data.records import EpisodeSource
@@ -23,6 +22,7 @@ from vgen_jax.objectives.autoencoder import from_unit, to_unit
 from vgen_jax.objectives.place import Augment, augmented
 from vgen_jax.runs.folder import keep_config, write_results
 from vgen_jax.runs.place import load_place
+from vgen_jax.sections import section
 
 Code = Callable[[np.ndarray], np.ndarray]
 
@@ -30,8 +30,8 @@ Code = Callable[[np.ndarray], np.ndarray]
 def run(config: ConfigDict, workdir: Path) -> None:
     """Writes ``results.json``."""
     keep_config(config, workdir)
-    places = build.section(PlacesConfig, config.places, "places")
-    augment = build.section(Augment, config.augment, "augment")
+    places = section(PlacesConfig, config.places, "places")
+    augment = section(Augment, config.augment, "augment")
     encoder = load_place(Path(config.model_dir))
     source = EpisodeSource(places.data_dir, places.split).open()
     scenes = {scene: pairs for scene, pairs in choose_places(source, places).items() if len(pairs) > 1}

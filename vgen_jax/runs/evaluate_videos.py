@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax import build, media, report
+from vgen_jax import media, report
 from vgen_jax.clips import Clips, Cut, check_alike
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.metrics.features import FeatureNet
@@ -22,6 +22,7 @@ from vgen_jax.runs.folder import keep_config, write_results
 from vgen_jax.runs.memory import MemoryConfig
 from vgen_jax.runs.video_nets import load_nets
 from vgen_jax.scoring import RATIO, RETURNS, SCUTS, ScoreConfig, Scores, is_distance, score
+from vgen_jax.sections import section
 from vgen_jax.types import VgenError
 
 SCORES_FILE = "scores.npz"
@@ -30,8 +31,8 @@ SHOWN, SHOWN_FRAMES = 4, 8
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Writes ``results.json``, ``scores.npz`` (see ``scoring.Scores.rows``), ``samples/pairs.png``, ``report.html``."""
-    settings = build.section(ScoreConfig, config.score, "score")
-    cut = build.section(Cut, config.cut, "cut")
+    settings = section(ScoreConfig, config.score, "score")
+    cut = section(Cut, config.cut, "cut")
     nets = load_nets(settings.metrics, config)
     folders, origin = prepared(config, workdir)
     real, generated = (Clips(folders[role], role, cut) for role in ("real", "generated"))
@@ -58,10 +59,10 @@ def prepared(config: ConfigDict, workdir: Path) -> tuple[dict[str, Path], dict[s
     """
     folders = {role: Path(config[role]) for role in ("real", "generated")}
     origin: dict[str, str] = {}
-    windows = build.section(sources.WindowsConfig, config.windows, "windows")
-    model = build.section(sources.ModelConfig, config.model, "model")
-    sampler = build.section(Sampler, config.sampler, "sampler")
-    memory = build.section(MemoryConfig, config.memory.to_dict(), "memory")
+    windows = section(sources.WindowsConfig, config.windows, "windows")
+    model = section(sources.ModelConfig, config.model, "model")
+    sampler = section(Sampler, config.sampler, "sampler")
+    memory = section(MemoryConfig, config.memory.to_dict(), "memory")
     data = {role: sources.recorded(config[role], windows) for role in folders if sources.is_records(config[role])}
     generates = sources.is_model(config.generated)
     if generates and "real" not in data:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax import build, sharding
+from vgen_jax import sharding
 from vgen_jax.checkpoint import Checkpoints
 from vgen_jax.learning.slow import TrainConfig, abstract_state
 from vgen_jax.learning.state import OptimizerConfig, make_optimizer
 from vgen_jax.runs.train import TASKS
+from vgen_jax.sections import section
 from vgen_jax.types import VgenError
 
 
@@ -32,9 +33,9 @@ def export_newest(config: ConfigDict, workdir: Path, folder: Path) -> int:
     checkpoints = Checkpoints(workdir / "checkpoints")
     if checkpoints.latest_step() is None:
         raise VgenError(f"{workdir / 'checkpoints'} has no checkpoint: train for longer first")
-    mesh_config = build.section(sharding.MeshConfig, config.mesh, "mesh")
-    optimizer = make_optimizer(build.section(OptimizerConfig, config.optimizer, "optimizer"))
-    train_config = build.section(TrainConfig, config.train, "train")
+    mesh_config = section(sharding.MeshConfig, config.mesh, "mesh")
+    optimizer = make_optimizer(section(OptimizerConfig, config.optimizer, "optimizer"))
+    train_config = section(TrainConfig, config.train, "train")
     mesh = sharding.make_mesh(mesh_config)
     _, abstract, _ = abstract_state(task, optimizer, mesh, mesh_config, train_config.seed)
     state, _ = checkpoints.restore(abstract)

@@ -31,8 +31,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax import build
 from vgen_jax.actions import ActionCodec
+from vgen_jax.build import AutoencoderConfig, SlowModel, frame_size, load_slow_model
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.log import forget_peak, peak_mib, progress
 from vgen_jax.rollout import Generated, Start, rollout
@@ -41,6 +41,8 @@ from vgen_jax.runs.generate import chunk_decoder, token_length
 from vgen_jax.runs.made_inputs import made_model
 from vgen_jax.runs.memory import MemoryConfig, chunk_sampler, make_memory
 from vgen_jax.runs.videos import Videos
+from vgen_jax.sections import section
+from vgen_jax.slow_model import SlowConfig
 from vgen_jax.types import VgenError
 
 TABLE_FILE = "fast_benchmark.md"
@@ -102,10 +104,10 @@ class Cost(NamedTuple):
 def run(config: ConfigDict, workdir: Path) -> None:
     """Prints and writes ``results.json`` and a Markdown table, ``fast_benchmark.md``."""
     keep_config(config, workdir)
-    settings = build.section(FastBenchmarkConfig, config.benchmark, "benchmark")
-    sampler = build.section(Sampler, config.sampler, "sampler")
-    values = {key: section.to_dict() for key, section in config.memories.items()}
-    memories = {key: build.section(MemoryConfig, section, f"memories.{key}") for key, section in values.items()}
+    settings = section(FastBenchmarkConfig, config.benchmark, "benchmark")
+    sampler = section(Sampler, config.sampler, "sampler")
+    values = {key: part.to_dict() for key, part in config.memories.items()}
+    memories = {key: section(MemoryConfig, part, f"memories.{key}") for key, part in values.items()}
     if PLAIN not in memories or memories[PLAIN].kind != PLAIN:
         raise VgenError(f"config key memories lacks '{PLAIN}': add it, since all others are compared with it")
     load_average = os.getloadavg()[0]
@@ -133,24 +135,24 @@ def run(config: ConfigDict, workdir: Path) -> None:
     print(text, flush=True)
 
 
-def model_of(raw: Mapping[str, Any]) -> build.SlowModel:
+def model_of(raw: Mapping[str, Any]) -> SlowModel:
     """The model of ``model_dir``, or one of the shape in ``made``."""
     if raw["model_dir"]:
-        return build.load_slow_model(Path(raw["model_dir"]))
+        return load_slow_model(Path(raw["model_dir"]))
     made = raw["made"]
-    slow = build.section(build.SlowConfig, made["slow"], "made.slow")
-    autoencoder = build.section(build.AutoencoderConfig, made["autoencoder"], "made.autoencoder")
+    slow = section(SlowConfig, made["slow"], "made.slow")
+    autoencoder = section(AutoencoderConfig, made["autoencoder"], "made.autoencoder")
     return made_model(slow, autoencoder, made["height"], made["width"], raw["benchmark"]["future"])
 
 
 def make_lane(
-    model: build.SlowModel, settings: FastBenchmarkConfig, sampler: Sampler, memory_config: MemoryConfig, folder: Path
+    model: SlowModel, settings: FastBenchmarkConfig, sampler: Sampler, memory_config: MemoryConfig, folder: Path
 ) -> Lane:
     """A rollout from random latents, on which no speed depends, along every command of the model's data in turn."""
     future = settings.future
     codec = ActionCodec(model.data, model.config.actions, token_length(model), future)
     actions = codec.chunks(itertools.cycle(command.name for command in model.data.commands))
-    height, width = (side // model.autoencoder.factor for side in build.frame_size(model))
+    height, width = (side // model.autoencoder.factor for side in frame_size(model))
     rng = np.random.default_rng(0)
     shape = (settings.videos, settings.past, height, width, model.config.latent_channels)
     action_BTA = np.zeros((*shape[:2], model.config.action_dim), np.float32) if model.config.action_dim else None
@@ -159,7 +161,7 @@ def make_lane(
     sample, compilations = chunk_sampler(model, sampler, settings.guidance, future, memory_config.sampling)
     view = chunk_decoder(model, future)
     chunks = rollout(sample, memory.memory, start, actions, future, jax.random.key(0), view=view)
-    first = np.zeros((settings.videos, *build.frame_size(model), 3), np.uint8)
+    first = np.zeros((settings.videos, *frame_size(model), 3), np.uint8)
     videos = Videos(folder, first, model.data.fps, gif=False, chunk=future)
     return Lane(chunks, videos, lambda: (compilations(), memory.compilations()))
 
@@ -210,9 +212,9 @@ def peak_of(raw: Mapping[str, Any], key: str, cache: str, chunks: int) -> tuple[
     """
     if cache:
         jax.config.update("jax_compilation_cache_dir", cache)
-    settings = build.section(FastBenchmarkConfig, raw["benchmark"], "benchmark")
-    sampler = build.section(Sampler, raw["sampler"], "sampler")
-    memory_config = build.section(MemoryConfig, raw["memories"][key], f"memories.{key}")
+    settings = section(FastBenchmarkConfig, raw["benchmark"], "benchmark")
+    sampler = section(Sampler, raw["sampler"], "sampler")
+    memory_config = section(MemoryConfig, raw["memories"][key], f"memories.{key}")
     model = model_of(raw)
     with tempfile.TemporaryDirectory() as folder:
         lane = make_lane(model, settings, sampler, memory_config, Path(folder))

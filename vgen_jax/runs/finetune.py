@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax import build, pretrained
+from vgen_jax import pretrained
+from vgen_jax.build import action_width, load_autoencoder
 from vgen_jax.convert import exports, kl_vae, modelscope
 from vgen_jax.data.pipeline import PipelineConfig
 from vgen_jax.data.records import INFO_FILE, read_info
@@ -26,7 +27,8 @@ from vgen_jax.learning.slow import Task
 from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
 from vgen_jax.runs.embed_texts import Table, load_table, window_tokens
 from vgen_jax.runs.inputs import Batches, Finish, latents_folder, pipeline_config
-from vgen_jax.slow_model import NO_WARP
+from vgen_jax.sections import section
+from vgen_jax.slow_model import NO_WARP, SlowConfig, denoiser
 from vgen_jax.types import Array, Key, Objective, Params, VgenError, VideoBatch
 
 
@@ -61,15 +63,15 @@ class FinetuneConfig:
 
 def finetune_task(config: ConfigDict) -> tuple[Task, Finish]:
     """The task and what makes an export of its result."""
-    settings = build.section(FinetuneConfig, config.finetune.to_dict(), "finetune")
+    settings = section(FinetuneConfig, config.finetune.to_dict(), "finetune")
     data, folder = pipeline_config(config), Path(settings.model_dir)
     info = read_info(data.data_dir)
     slow = slow_config(settings, data, info)
-    autoencoder = build.load_autoencoder(latents_folder(folder / kl_vae.PART, info, data.data_dir))
+    autoencoder = load_autoencoder(latents_folder(folder / kl_vae.PART, info, data.data_dir))
     table = load_table(
         Path(settings.texts_dir), window_tokens(data.data_dir, data.split, data.windows, data.token_length)
     )
-    networks = build.denoiser(slow)
+    networks = denoiser(slow)
     is_frames = info.content == "frames"
     to_latents = sliced(autoencoder.encode, settings.encode_frames) if is_frames else Partial(lambda latents: latents)
     loss = DiffusionLoss(slow.kind, settings.drop_text, settings.drop_action)
@@ -108,7 +110,7 @@ def sliced(encode: Partial, frames: int) -> Partial:
     return Partial(to_latents, encode)
 
 
-def slow_config(settings: FinetuneConfig, data: PipelineConfig, info: DatasetInfo) -> build.SlowConfig:
+def slow_config(settings: FinetuneConfig, data: PipelineConfig, info: DatasetInfo) -> SlowConfig:
     """The definition of the slow model: the pipeline's, with the data's actions and texts."""
     if data.token_length < 1:
         raise VgenError("config key data.token_length is 0: the pretrained UNet reads texts; use 256, say")
@@ -119,19 +121,19 @@ def slow_config(settings: FinetuneConfig, data: PipelineConfig, info: DatasetInf
         "masking": settings.masking,
         "warp": NO_WARP,
         "actions": data.action,
-        "action_dim": build.action_width(info, data.action),
+        "action_dim": action_width(info, data.action),
     }
-    return build.section(build.SlowConfig, values, "slow")
+    return section(SlowConfig, values, "slow")
 
 
-def _unet_shapes(slow: build.SlowConfig) -> Any:
+def _unet_shapes(slow: SlowConfig) -> Any:
     """Shapes of the pretrained part of the UNet: what it would be without actions."""
     plain = dataclasses.replace(slow, actions="none", action_dim=0)
-    return jax.eval_shape(build.denoiser(plain).init, jax.random.key(0))["unet"]
+    return jax.eval_shape(denoiser(plain).init, jax.random.key(0))["unet"]
 
 
 def save_pipeline(
-    params: Params, slow: build.SlowConfig, data: PipelineConfig, source: Path, texts_dir: Path, out: Path
+    params: Params, slow: SlowConfig, data: PipelineConfig, source: Path, texts_dir: Path, out: Path
 ) -> None:
     """Writes a fine-tuned pipeline: the new UNet, the parts of ``source`` that were frozen, and the definition."""
     raw = exports.read_config(source / modelscope.PART, (exports.UNET, exports.SAMPLE_SIZE))

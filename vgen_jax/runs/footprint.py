@@ -18,12 +18,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax import build
+from vgen_jax.build import AutoencoderConfig, autoencoder_network
 from vgen_jax.learning.slow import TrainConfig, make_update
 from vgen_jax.learning.state import OptimizerConfig, init_state, make_optimizer
 from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
 from vgen_jax.runs.folder import keep_config, write_results
-from vgen_jax.types import Array, Params, VgenError, VideoBatch
+from vgen_jax.sections import section
+from vgen_jax.slow_model import SlowConfig, denoiser, dtype_of
+from vgen_jax.types import Array, Condition, Params, VgenError, VideoBatch
 
 TABLE_FILE = "footprint.md"
 TEXT_TOKENS = 77  # of a text's embedding
@@ -77,10 +79,10 @@ class FootprintConfig:
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Compiles row by row; prints and writes ``results.json`` and a Markdown table, ``footprint.md``."""
-    settings = build.section(FootprintConfig, config.footprint, "footprint")
+    settings = section(FootprintConfig, config.footprint, "footprint")
     rows = [Row(*values) for values in settings.rows]  # type: ignore[arg-type]
-    slow = build.section(build.SlowConfig, config.slow.to_dict(), "slow")
-    autoencoder = build.section(build.AutoencoderConfig, config.autoencoder.to_dict(), "autoencoder")
+    slow = section(SlowConfig, config.slow.to_dict(), "slow")
+    autoencoder = section(AutoencoderConfig, config.autoencoder.to_dict(), "autoencoder")
     mesh = compile_mesh(settings.topology)
     keep_config(config, workdir)
     results: dict[str, Any] = {"device": mesh.devices.flat[0].device_kind}
@@ -123,7 +125,7 @@ def compile_mesh(topology: str) -> Mesh:
     return Mesh(found.devices, ("data",))
 
 
-def footprint(row: Row, slow: build.SlowConfig, autoencoder: build.AutoencoderConfig, mesh: Mesh) -> dict[str, int]:
+def footprint(row: Row, slow: SlowConfig, autoencoder: AutoencoderConfig, mesh: Mesh) -> dict[str, int]:
     """Bytes per device: of the arguments, of the temporaries, and in all (what is returned included)."""
     whole, split = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec("data")))
     place = lambda shapes, sharding: jax.tree.map(  # noqa: E731
@@ -153,40 +155,40 @@ def footprint(row: Row, slow: build.SlowConfig, autoencoder: build.AutoencoderCo
 Program = tuple[Callable[..., Any], Shapes, Shapes, bool]
 
 
-def _sized(row: Row, slow: build.SlowConfig) -> build.SlowConfig:
+def _sized(row: Row, slow: SlowConfig) -> SlowConfig:
     return dataclasses.replace(slow, unet=dataclasses.replace(slow.unet, dtype=row.dtype, remat=row.remat))
 
 
-def _latents(row: Row, slow: build.SlowConfig, autoencoder: build.AutoencoderConfig) -> jax.ShapeDtypeStruct:
-    factor = build.autoencoder_network(autoencoder).factor
+def _latents(row: Row, slow: SlowConfig, autoencoder: AutoencoderConfig) -> jax.ShapeDtypeStruct:
+    factor = autoencoder_network(autoencoder).factor
     shape = (row.batch, row.frames, row.height // factor, row.width // factor, slow.latent_channels)
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _text(row: Row, slow: build.SlowConfig) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((row.batch, TEXT_TOKENS, slow.text.width), build.dtype_of(row.dtype))
+def _text(row: Row, slow: SlowConfig) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((row.batch, TEXT_TOKENS, slow.text.width), dtype_of(row.dtype))
 
 
-def _forward(row: Row, slow: build.SlowConfig, autoencoder: build.AutoencoderConfig) -> Program:
-    networks = build.denoiser(_sized(row, slow))
+def _forward(row: Row, slow: SlowConfig, autoencoder: AutoencoderConfig) -> Program:
+    networks = denoiser(_sized(row, slow))
     params = jax.eval_shape(networks.init, jax.random.key(0))
-    cast = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, build.dtype_of(row.dtype)), params)
+    cast = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, dtype_of(row.dtype)), params)
 
     def forward(params: Params, batch: tuple[Array, Array, Array]) -> Array:
         x, t, text = batch
-        return networks.predict(params, x, t, build.Condition(text)).value
+        return networks.predict(params, x, t, Condition(text)).value
 
     t = jax.ShapeDtypeStruct((row.batch,), jnp.int32)
     return forward, cast, (_latents(row, slow, autoencoder), t, _text(row, slow)), False
 
 
-def _train(row: Row, slow: build.SlowConfig, autoencoder: build.AutoencoderConfig) -> Program:
-    networks, optimizer = build.denoiser(_sized(row, slow)), make_optimizer(OptimizerConfig())
+def _train(row: Row, slow: SlowConfig, autoencoder: AutoencoderConfig) -> Program:
+    networks, optimizer = denoiser(_sized(row, slow)), make_optimizer(OptimizerConfig())
     state = jax.eval_shape(lambda: init_state(networks.init, optimizer, jax.random.key(0)))
 
     def update(state: Any, batch: tuple[VideoBatch, Array]) -> Any:
         objective = masked_diffusion(
-            lambda params, _: build.Condition(batch[1]), networks.predict, Partial(lambda latents: latents),
+            lambda params, _: Condition(batch[1]), networks.predict, Partial(lambda latents: latents),
             slow.schedule, slow.masking, DiffusionLoss(slow.kind),
         )  # fmt: skip
         return make_update(optimizer, TrainConfig())(state, objective, batch[0])
@@ -197,9 +199,9 @@ def _train(row: Row, slow: build.SlowConfig, autoencoder: build.AutoencoderConfi
     return update, state, (batch, _text(row, slow)), True
 
 
-def _coder(method: str) -> Callable[[Row, build.SlowConfig, build.AutoencoderConfig], Program]:
-    def program(row: Row, slow: build.SlowConfig, autoencoder: build.AutoencoderConfig) -> Program:
-        network = build.autoencoder_network(dataclasses.replace(autoencoder, dtype=row.dtype))
+def _coder(method: str) -> Callable[[Row, SlowConfig, AutoencoderConfig], Program]:
+    def program(row: Row, slow: SlowConfig, autoencoder: AutoencoderConfig) -> Program:
+        network = autoencoder_network(dataclasses.replace(autoencoder, dtype=row.dtype))
         frames = jax.ShapeDtypeStruct((row.batch, row.frames, row.height, row.width, 3), jnp.float32)
         one = jax.ShapeDtypeStruct((1, network.factor, network.factor, 3), jnp.float32)
         params = jax.eval_shape(network.init, jax.random.key(0), one)
@@ -209,7 +211,7 @@ def _coder(method: str) -> Callable[[Row, build.SlowConfig, build.AutoencoderCon
     return program
 
 
-PROGRAMS: dict[str, Callable[[Row, build.SlowConfig, build.AutoencoderConfig], Program]] = {
+PROGRAMS: dict[str, Callable[[Row, SlowConfig, AutoencoderConfig], Program]] = {
     "forward": _forward,
     "train": _train,
     "encode": _coder("encode"),

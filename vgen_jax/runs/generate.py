@@ -17,8 +17,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax import build, media
+from vgen_jax import media
 from vgen_jax.actions import ActionCodec, cycled, read_lines
+from vgen_jax.build import SlowModel, frame_size, load_slow_model
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.learning.slow import Preempted, StopSignal
@@ -30,6 +31,7 @@ from vgen_jax.runs.folder import keep_config, write_results
 from vgen_jax.runs.memory import MEMORY_FILE, MemoryConfig, chunk_sampler, loaded, make_memory, settings
 from vgen_jax.runs.resume import STATE_FILE, Saved, load_standing, save_standing
 from vgen_jax.runs.videos import Videos
+from vgen_jax.sections import section
 from vgen_jax.types import Array, Key, Memory, VgenError
 
 PEAK_EVERY = 100  # frames between two notes of the peak memory
@@ -92,11 +94,11 @@ class GenerateConfig:
 def run(config: ConfigDict, workdir: Path) -> None:
     """Generates; writes ``samples/`` (mp4, GIF, contact sheet, frames, captions), ``results.json``, the memory."""
     keep_config(config, workdir)
-    generate = build.section(GenerateConfig, config.generate, "generate")
-    start_config = build.section(StartConfig, config.start, "start")
-    memory_config = build.section(MemoryConfig, config.memory.to_dict(), "memory")
-    model = build.load_slow_model(Path(config.model_dir))
-    sampler = build.section(Sampler, config.sampler, "sampler")
+    generate = section(GenerateConfig, config.generate, "generate")
+    start_config = section(StartConfig, config.start, "start")
+    memory_config = section(MemoryConfig, config.memory.to_dict(), "memory")
+    model = load_slow_model(Path(config.model_dir))
+    sampler = section(Sampler, config.sampler, "sampler")
     codec = ActionCodec(model.data, model.config.actions, token_length(model), generate.future)
     typed = generate.actions_from == "-"
     announced = codec.chunks(generate.actions) if typed else action_stream(codec, generate)
@@ -133,7 +135,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     unfinished.forget()
 
 
-def token_length(model: build.SlowModel) -> int:
+def token_length(model: SlowModel) -> int:
     """Tokens of the model's texts; 0 for a model without text."""
     return model.config.text.max_length if model.config.text.width else 0
 
@@ -156,7 +158,7 @@ def action_stream(codec: ActionCodec, generate: GenerateConfig, done: int = 0) -
     return itertools.islice(chunks, done, limit)
 
 
-def chunk_decoder(model: build.SlowModel, frames: int) -> Callable[[Array], list[Array]]:
+def chunk_decoder(model: SlowModel, frames: int) -> Callable[[Array], list[Array]]:
     """Latents of a chunk as uint8 frames in slices of ``frames``; dispatched, not waited for."""
     decode = jax.jit(lambda decode, latents: decode(latents))
 
@@ -167,7 +169,7 @@ def chunk_decoder(model: build.SlowModel, frames: int) -> Callable[[Array], list
     return view
 
 
-def starting_point(model: build.SlowModel, config: StartConfig, generate: GenerateConfig) -> tuple[Start, np.ndarray]:
+def starting_point(model: SlowModel, config: StartConfig, generate: GenerateConfig) -> tuple[Start, np.ndarray]:
     """The past latents with their actions, and the last real frame of every video, uint8 (B, H, W, 3)."""
     f_p = generate.past
     if config.image:
@@ -185,7 +187,7 @@ def starting_point(model: build.SlowModel, config: StartConfig, generate: Genera
 
 
 def recorded_past(
-    model: build.SlowModel, source: EpisodeSource, episode: int, config: StartConfig, f_p: int
+    model: SlowModel, source: EpisodeSource, episode: int, config: StartConfig, f_p: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """f_p recorded frames, uint8 (f_p, H, W, 3), and the actions that led to them, (f_p, A); row 0 is never read."""
     if not 0 <= episode < len(source):
@@ -204,9 +206,9 @@ def recorded_past(
     return source.window(episode, first, config.frame + 1), action_TA
 
 
-def read_image(model: build.SlowModel, path: str) -> np.ndarray:
+def read_image(model: SlowModel, path: str) -> np.ndarray:
     """A picture, resized to the size of the model's frames, uint8 (H, W, 3)."""
-    return media.read_image(path, build.frame_size(model))
+    return media.read_image(path, frame_size(model))
 
 
 class Written(NamedTuple):

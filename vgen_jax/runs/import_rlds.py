@@ -4,15 +4,15 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax import build
 from vgen_jax.data.sims.shards import collect_shards
 from vgen_jax.data.tfds_rlds import RldsConfig
 from vgen_jax.runs.folder import keep_config
+from vgen_jax.sections import section
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Imports every split of ``config.splits`` into the work directory; continues an interrupted import."""
     keep_config(config, workdir)
-    for split, section in config.splits.items():
-        values = {**config.rlds.to_dict(), **section.to_dict(), "split": split}
-        collect_shards(workdir, build.section(RldsConfig, values, f"splits.{split}"))
+    for split, values in config.splits.items():
+        merged = {**config.rlds.to_dict(), **values.to_dict(), "split": split}
+        collect_shards(workdir, section(RldsConfig, merged, f"splits.{split}"))

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from vgen_jax import build
 from vgen_jax.checkpoint import digest
 from vgen_jax.data.pipeline import PipelineConfig, make_iterator, to_batch
 from vgen_jax.data.schema import DatasetInfo
+from vgen_jax.sections import section
 from vgen_jax.types import Params, VgenError, VideoBatch
 
 # (moving average of the parameters as NumPy arrays, export folder)
@@ -35,7 +35,7 @@ class Batches:
 
 def pipeline_config(config: ConfigDict) -> PipelineConfig:
     """The data section."""
-    return build.section(PipelineConfig, config.data, "data")
+    return section(PipelineConfig, config.data, "data")
 
 
 def latents_folder(folder: Path, info: DatasetInfo, data_dir: str) -> Path:

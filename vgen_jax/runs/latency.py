@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from vgen_jax import build
+from vgen_jax.build import load_slow_model
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.runs.fast_benchmark import FastBenchmarkConfig, Lane, make_lane, play
 from vgen_jax.runs.folder import keep_config, write_results
 from vgen_jax.runs.memory import MemoryConfig
+from vgen_jax.sections import section
 from vgen_jax.types import VgenError
 
 TABLE_FILE = "latency.md"
@@ -36,14 +37,14 @@ class Wait(NamedTuple):
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Prints and writes ``results.json`` and a Markdown table, ``latency.md``."""
-    settings = build.section(FastBenchmarkConfig, config.benchmark, "benchmark")
-    sampler = build.section(Sampler, config.sampler, "sampler")
-    memory = build.section(MemoryConfig, config.memory.to_dict(), "memory")
+    settings = section(FastBenchmarkConfig, config.benchmark, "benchmark")
+    sampler = section(Sampler, config.sampler, "sampler")
+    memory = section(MemoryConfig, config.memory.to_dict(), "memory")
     if not config.steps:
         raise VgenError("config key steps is empty: give at least one number of sampling steps")
     keep_config(config, workdir)
     load_average = os.getloadavg()[0]
-    model = build.load_slow_model(Path(config.model_dir))
+    model = load_slow_model(Path(config.model_dir))
     with tempfile.TemporaryDirectory(dir=workdir) as folder:
         lanes = {
             steps: make_lane(

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax import build, pretrained
+from vgen_jax import pretrained
+from vgen_jax.build import AutoencoderConfig, SlowModel, autoencoder_network, autoencoder_of, load_autoencoder
 from vgen_jax.checkpoint import export
 from vgen_jax.convert import exports, files, kl_vae, modelscope, schedulers
 from vgen_jax.data.pipeline import PipelineConfig
@@ -25,6 +26,8 @@ from vgen_jax.data.text import encode_text
 from vgen_jax.runs.embed_texts import window_tokens
 from vgen_jax.runs.encode import encode_data
 from vgen_jax.runs.inputs import pipeline_config
+from vgen_jax.sections import section
+from vgen_jax.slow_model import SlowConfig, denoiser
 from vgen_jax.types import Array, VgenError
 
 MADE = ("autoencoder", "masked_diffusion", "finetune")  # objectives that inputs can be made for
@@ -53,12 +56,12 @@ class Made:
 
 
 def made_stage(
-    stage: ConfigDict, made: Made, slow: Mapping[str, Any], autoencoder: build.AutoencoderConfig, folder: Path
+    stage: ConfigDict, made: Made, slow: Mapping[str, Any], autoencoder: AutoencoderConfig, folder: Path
 ) -> ConfigDict:
     """``stage``, a config of ``train``, on inputs that are written to ``folder``.
 
     Args:
-        slow: the pretrained network's fields (``build.SlowConfig``), for a fine-tuning.
+        slow: the pretrained network's fields (``slow_model.SlowConfig``), for a fine-tuning.
 
     Raises:
         VgenError: for an objective that inputs cannot be made for.
@@ -74,10 +77,10 @@ def made_stage(
     out = {**stage.to_dict(), "autoencoder_dir": str(folder / "autoencoder")}
     out["data"] = {**out["data"], "data_dir": str(data)}
     if stage.objective.kind == "finetune":
-        write_pipeline(folder / "pipeline", folder / "autoencoder", build.section(build.SlowConfig, slow, "slow"))
-        section = pipeline_config(ConfigDict(out))
-        tokens = window_tokens(str(data), section.split, section.windows, section.token_length)
-        tokens = np.concatenate([tokens, np.eye(1, section.token_length, dtype=np.int32)])
+        write_pipeline(folder / "pipeline", folder / "autoencoder", section(SlowConfig, slow, "slow"))
+        windows = pipeline_config(ConfigDict(out))
+        tokens = window_tokens(str(data), windows.split, windows.windows, windows.token_length)
+        tokens = np.concatenate([tokens, np.eye(1, windows.token_length, dtype=np.int32)])
         embedding = np.zeros((len(tokens), pretrained.CLIP_TOKENS, slow["text"]["width"]), np.float16)
         pretrained.write_texts(folder / "texts", {"token": tokens, "embedding": embedding})
         here = {"model_dir": str(folder / "pipeline"), "texts_dir": str(folder / "texts")}
@@ -111,9 +114,9 @@ def write_frames(folder: Path, data: PipelineConfig, made: Made) -> None:
     write_text(folder / INFO_FILE, info.to_json())
 
 
-def write_autoencoder(folder: Path, shape: build.AutoencoderConfig) -> None:
+def write_autoencoder(folder: Path, shape: AutoencoderConfig) -> None:
     """The export of an autoencoder of zeros."""
-    network = build.autoencoder_network(shape)
+    network = autoencoder_network(shape)
     frame = jax.ShapeDtypeStruct((1, network.factor, network.factor, 3), jnp.float32)
     params = jax.eval_shape(network.init, jax.random.key(0), frame)["params"]
     zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), params)
@@ -122,7 +125,7 @@ def write_autoencoder(folder: Path, shape: build.AutoencoderConfig) -> None:
 
 def write_latents(frames: Path, folder: Path, autoencoder_dir: Path) -> None:
     """Random latents of the lengths of the episodes in ``frames``."""
-    autoencoder = build.load_autoencoder(autoencoder_dir)
+    autoencoder = load_autoencoder(autoencoder_dir)
     rng = np.random.default_rng(0)
 
     def random_latents(frames_THWC: np.ndarray) -> np.ndarray:
@@ -134,7 +137,7 @@ def write_latents(frames: Path, folder: Path, autoencoder_dir: Path) -> None:
     encode_data(frames, folder, autoencoder, random_latents)
 
 
-def write_pipeline(folder: Path, autoencoder_dir: Path, slow: build.SlowConfig) -> None:
+def write_pipeline(folder: Path, autoencoder_dir: Path, slow: SlowConfig) -> None:
     """The definition of a converted pipeline, with its autoencoder and without the weights of its UNet."""
     width = {"in_channels": slow.latent_channels, "out_channels": slow.latent_channels}
     shape = {k: v for k, v in dataclasses.asdict(slow.unet).items() if k in pretrained.SHAPE}
@@ -148,15 +151,15 @@ def write_pipeline(folder: Path, autoencoder_dir: Path, slow: build.SlowConfig) 
 
 
 def made_model(
-    slow: build.SlowConfig, shape: build.AutoencoderConfig, height: int, width: int, chunk: int, text: str = "go"
-) -> build.SlowModel:
+    slow: SlowConfig, shape: AutoencoderConfig, height: int, width: int, chunk: int, text: str = "go"
+) -> SlowModel:
     """A slow model of random weights, in memory alone; its one command is ``text``.
 
     Args:
         height, width: of its frames, in pixels.
         chunk: frames of a command.
     """
-    networks, coder = build.denoiser(slow), build.autoencoder_network(shape)
+    networks, coder = denoiser(slow), autoencoder_network(shape)
     frame = jax.ShapeDtypeStruct((1, coder.factor, coder.factor, 3), jnp.float32)
     rng = np.random.default_rng(0)
     params = random_like(jax.eval_shape(networks.init, jax.random.key(0)), rng)
@@ -170,7 +173,7 @@ def made_model(
         source="made", simulator="none", simulator_version="", fps=8.0, frame_shape=(height, width, 3),
         content="frames", chunk=chunk, action_spaces={}, commands=(Command(0, text, (text,), ()),), splits={},
     )  # fmt: skip
-    return build.SlowModel(slow, networks, params, build.autoencoder_of(shape, coded, 1.0, Path("made")), info, ())
+    return SlowModel(slow, networks, params, autoencoder_of(shape, coded, 1.0, Path("made")), info, ())
 
 
 def random_like(shapes: Any, rng: np.random.Generator) -> Any:

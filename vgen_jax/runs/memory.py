@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from vgen_jax import build
+from vgen_jax.build import SlowModel, condition_of, guided_predictor
 from vgen_jax.checkpoint import digest
 from vgen_jax.compose.contrast import contrastive
 from vgen_jax.diffusion.samplers import Sampler
@@ -66,7 +66,7 @@ class Built(NamedTuple):
     compilations: Callable[[], int]
 
 
-def make_memory(config: MemoryConfig, model: build.SlowModel, past: int, future: int) -> Built:
+def make_memory(config: MemoryConfig, model: SlowModel, past: int, future: int) -> Built:
     """The memory of rollouts with f_p = ``past`` and f_g = ``future``."""
     return KINDS[config.kind](config, model, past, future)
 
@@ -75,19 +75,19 @@ def _without_learning(memory: Memory) -> Built:
     return Built(memory, lambda: 0)
 
 
-def _context(config: MemoryConfig, model: build.SlowModel, past: int, future: int) -> Built:
+def _context(config: MemoryConfig, model: SlowModel, past: int, future: int) -> Built:
     trained = max(f_p + f_g for f_p, f_g in model.windows)
     return _without_learning(Context(config.context.past_frames(past, future, trained)))
 
 
-def _retrieval(config: MemoryConfig, model: build.SlowModel, past: int, future: int) -> Built:
+def _retrieval(config: MemoryConfig, model: SlowModel, past: int, future: int) -> Built:
     if not model.config.warp.width:
         raise VgenError("config key memory.kind is 'retrieval', but this model moves no frames: use one with slow.warp")
     space = model.data.action_spaces[model.config.actions]
     return _without_learning(Retrieval(Walk(space.names, space.scale)))
 
 
-def _temp_lora(config: MemoryConfig, model: build.SlowModel, past: int, future: int) -> Built:
+def _temp_lora(config: MemoryConfig, model: SlowModel, past: int, future: int) -> Built:
     fast, slow, params = config.temp_lora, model.config, jax.device_put(model.params)
     networks = model.denoiser
     pure = fast_step(fast, networks.embed, networks.predict, slow.kind, slow.schedule, slow.masking)
@@ -102,7 +102,7 @@ def _temp_lora(config: MemoryConfig, model: build.SlowModel, past: int, future: 
     return Built(memory, step._cache_size)  # type: ignore[attr-defined]
 
 
-KINDS: dict[str, Callable[[MemoryConfig, build.SlowModel, int, int], Built]] = {
+KINDS: dict[str, Callable[[MemoryConfig, SlowModel, int, int], Built]] = {
     "none": lambda *_: _without_learning(NoMemory()),
     "context": _context,
     "anchor": lambda *_: _without_learning(Anchor()),
@@ -124,7 +124,7 @@ def loaded(config: MemoryConfig, memory: Memory, start: Start, rng: Key, model_d
     return load_memory(Path(config.load), fresh_memory(memory, start, rng), settings(config, model_dir))
 
 
-def with_adapter(model: build.SlowModel, lora: Lora) -> build.SlowModel:
+def with_adapter(model: SlowModel, lora: Lora) -> SlowModel:
     """The model with the adapter beside its weights."""
     return model._replace(denoiser=model.denoiser._replace(predict=with_lora(model.denoiser.predict, lora)))
 
@@ -135,7 +135,7 @@ def merged(params: Params, lora: Lora) -> Params:
 
 
 def chunk_sampler(
-    model: build.SlowModel,
+    model: SlowModel,
     sampler: Sampler,
     guidance: float,
     frames: int,
@@ -151,21 +151,21 @@ def chunk_sampler(
     config = model.config
 
     def windows(predictor: Predictor, params: Params, seen: Seen, window: VideoBatch, key_B: Key) -> Array:
-        condition = build.told(model, params, window, seen[1])
+        condition = condition_of(model, params, window, seen[1])
         return sample_future(predictor, condition, seen[0], frames, config.schedule, sampler, config.masking, key_B)
 
     @jax.jit
     def sample(params: Params, adapters: Lora | None, seen: Seen, window: VideoBatch, key_B: Key) -> Array:
         if adapters is None:
-            return windows(build.guided(model, params, window, guidance, seen[1]), params, seen, window, key_B)
+            return windows(guided_predictor(model, params, window, guidance, seen[1]), params, seen, window, key_B)
 
         def one(inputs: tuple[Lora, Seen, VideoBatch, Key]) -> Array:
             lora, (seen, window, key) = inputs[0], jax.tree.map(lambda x: x[None], inputs[1:])
             if sampling == "merged":
-                remembered = build.guided(model, merged(params, lora), window, guidance, seen[1])
+                remembered = guided_predictor(model, merged(params, lora), window, guidance, seen[1])
             else:
-                remembered = build.guided(with_adapter(model, lora), params, window, guidance, seen[1])
-            plain = build.guided(model, params, window, guidance, seen[1])
+                remembered = guided_predictor(with_adapter(model, lora), params, window, guidance, seen[1])
+            plain = guided_predictor(model, params, window, guidance, seen[1])
             return windows(contrastive(plain, remembered, contrast), params, seen, window, key)[0]
 
         each = jax.lax.map if sampling == "merged" else lambda f, xs: jax.vmap(f)(xs)

@@ -28,7 +28,6 @@ import numpy as np
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax import build
 from vgen_jax.chips import Chip, chip_of
 from vgen_jax.compose.guidance import classifier_free
 from vgen_jax.diffusion.samplers import Sampler, sample
@@ -39,7 +38,9 @@ from vgen_jax.learning.state import OptimizerConfig, make_optimizer
 from vgen_jax.models.unet_latent import UNet3D
 from vgen_jax.models.unet_pixel import PixelUNet
 from vgen_jax.runs.folder import keep_config, write_results
+from vgen_jax.sections import section
 from vgen_jax.sharding import MeshConfig, batch_sharding, make_mesh, replicated
+from vgen_jax.slow_model import dtype_of
 from vgen_jax.types import Array, Condition, Key, Params, Prediction, VgenError
 
 TABLE_FILE = "peer_benchmark.md"
@@ -109,8 +110,8 @@ class Cost(NamedTuple):
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Prints and writes ``results.json`` and a Markdown table, ``peer_benchmark.md``."""
-    settings = build.section(PeerConfig, config.peer, "peer")
-    mesh_config = build.section(MeshConfig, config.mesh, "mesh")
+    settings = section(PeerConfig, config.peer, "peer")
+    mesh_config = section(MeshConfig, config.mesh, "mesh")
     keep_config(config, workdir)
     load_average = os.getloadavg()[0]
     from vgen_jax.peers import torch_side  # PyTorch is an extra
@@ -164,7 +165,7 @@ class OurSide:
         self._s = settings
         self.mesh = make_mesh(mesh_config)
         self._mesh_config = mesh_config
-        dtype = build.dtype_of(settings.dtype)
+        dtype = dtype_of(settings.dtype)
         self._network = (UNet3D if settings.network == "latent" else PixelUNet)(**unet, dtype=dtype)
         shape = (settings.batch, settings.frames, settings.height, settings.width)
         rng = np.random.default_rng(0)
@@ -188,7 +189,7 @@ class OurSide:
 
     def _cast(self) -> Params:
         """Random parameters in the compute dtype, on every device."""
-        dtype = build.dtype_of(self._s.dtype)
+        dtype = dtype_of(self._s.dtype)
         init = jax.jit(lambda rng: jax.tree.map(lambda p: p.astype(dtype), self._init(rng)))
         return jax.device_put(init(jax.random.key(0)), replicated(self.mesh))
 

@@ -11,7 +11,6 @@ import numpy as np
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax import build
 from vgen_jax.checkpoint import check_matches, export, load_export
 from vgen_jax.data.pairs import PairsConfig, pair_iterator
 from vgen_jax.data.records import read_info
@@ -20,6 +19,8 @@ from vgen_jax.models import place as network
 from vgen_jax.objectives.autoencoder import to_unit
 from vgen_jax.objectives.place import PairBatch, PlaceLoss, place
 from vgen_jax.runs.inputs import Finish
+from vgen_jax.sections import section
+from vgen_jax.slow_model import dtype_of
 from vgen_jax.types import Array, Key, Params, VgenError
 
 SLICE = 64  # frames coded at once
@@ -69,14 +70,14 @@ class PairBatches:
 
 def place_network(config: PlaceConfig) -> network.PlaceEncoder:
     """The network."""
-    return network.PlaceEncoder(**{**dataclasses.asdict(config), "dtype": build.dtype_of(config.dtype)})
+    return network.PlaceEncoder(**{**dataclasses.asdict(config), "dtype": dtype_of(config.dtype)})
 
 
 def place_task(config: ConfigDict) -> tuple[Task, Finish]:
     """Trains a place encoder on pairs of frames; its export says what data it knows."""
-    shape = build.section(PlaceConfig, config.place, "place")
-    data = build.section(PairsConfig, config.data, "data")
-    loss = build.section(PlaceLoss, config.objective.loss, "objective.loss")
+    shape = section(PlaceConfig, config.place, "place")
+    data = section(PairsConfig, config.data, "data")
+    loss = section(PlaceLoss, config.objective.loss, "objective.loss")
     encoder, source = place_network(shape), read_info(data.data_dir).source
 
     def embed(params: Params, frames: Array) -> Array:
@@ -103,7 +104,7 @@ def load_place(folder: Path) -> Place:
         raise VgenError(
             f"{folder / 'config.json'} is of no place encoder: train one with configs/eval/place_encoder.py"
         )
-    encoder = place_network(build.section(PlaceConfig, raw["place"], "place"))
+    encoder = place_network(section(PlaceConfig, raw["place"], "place"))
     frame = jax.ShapeDtypeStruct((1, encoder.factor, encoder.factor, 3), jnp.float32)
     check_matches(params, jax.eval_shape(encoder.init, jax.random.key(0), frame)["params"], folder)
     apply = jax.jit(lambda params, frames: encoder.apply({"params": params}, to_unit(frames)))

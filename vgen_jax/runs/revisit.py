@@ -17,7 +17,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax import build, runs
+from vgen_jax import runs
+from vgen_jax.build import SlowModel, frame_size, load_slow_model
 from vgen_jax.checkpoint import digest
 from vgen_jax.convert.feature_nets import feature_net
 from vgen_jax.data.records import INFO_FILE, EpisodeSource, read_info
@@ -34,6 +35,7 @@ from vgen_jax.runs.revisit_cells import Cell, load_cell, save_cell
 from vgen_jax.runs.revisit_paths import PROTOCOLS, Protocol
 from vgen_jax.runs.revisit_report import write_page
 from vgen_jax.runs.revisit_scores import NETWORKS, PLAIN, TRUTH, Extract, compared, metric_names, score
+from vgen_jax.sections import section
 from vgen_jax.types import Array, Memory, VgenError
 
 PAIRS = 16  # pairs of frames that a published network sees at once
@@ -110,7 +112,7 @@ class Bench(NamedTuple):
 
     settings: RevisitConfig
     sampler: Sampler
-    model: build.SlowModel
+    model: SlowModel
     encode: paths_of.Encode
     decode: Callable[[Array], list[Array]]
     place: Place
@@ -129,7 +131,7 @@ class Runner(NamedTuple):
 def run(config: ConfigDict, workdir: Path) -> None:
     """Measures; writes ``cells/``, ``samples/*.mp4``, ``results.json``, ``report.html``."""
     keep_config(config, workdir)
-    settings = build.section(RevisitConfig, config.revisit, "revisit")
+    settings = section(RevisitConfig, config.revisit, "revisit")
     contenders = contenders_of(config.memories.to_dict(), settings)
     bench = bench_of(config, settings)
     paths = {
@@ -152,7 +154,7 @@ def contenders_of(sections: dict[str, Any], settings: RevisitConfig) -> dict[str
     Raises:
         VgenError: a name that cannot be, or one to be shown or measured that is not there.
     """
-    contenders = {name: build.section(Contender, values, f"memories.{name}") for name, values in sections.items()}
+    contenders = {name: section(Contender, values, f"memories.{name}") for name, values in sections.items()}
     if TRUTH in contenders:
         raise VgenError(f"config key memories.{TRUTH}: that name is the recording's; use another")
     for key in ("shown_memories", "memories"):
@@ -164,8 +166,8 @@ def contenders_of(sections: dict[str, Any], settings: RevisitConfig) -> dict[str
 
 def bench_of(config: ConfigDict, settings: RevisitConfig) -> Bench:
     """Loads the model, the place encoder and the published networks."""
-    sampler = build.section(Sampler, config.sampler, "sampler")
-    model = build.load_slow_model(Path(config.model_dir))
+    sampler = section(Sampler, config.sampler, "sampler")
+    model = load_slow_model(Path(config.model_dir))
     nets = {name: feature_net(name, config.weights_dir) for name in settings.networks}
     encode = jax.jit(lambda encode, frames: encode(frames))
     identity = {
@@ -310,7 +312,7 @@ def contract(bench: Bench) -> dict[str, Any]:
     return {
         **bench.identity,
         "backbone": bench.place.name,
-        "resolution": "x".join(str(n) for n in build.frame_size(bench.model)),
+        "resolution": "x".join(str(n) for n in frame_size(bench.model)),
         "fps": bench.model.data.fps,
         "scuts": "PySceneDetect AdaptiveDetector, defaults, frames enlarged to at most 256 pixels by repetition",
         "interval": "normal, 95 %, over paths",

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from vgen_jax import build
+from vgen_jax.build import SlowModel
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.revisits import revisits
 from vgen_jax.data.sims.paths import read_script
@@ -48,7 +48,7 @@ class Path(NamedTuple):
     watched: int
 
 
-def load_paths(model: build.SlowModel, source: EpisodeSource, count: int, length: int, future: int) -> list[Path]:
+def load_paths(model: SlowModel, source: EpisodeSource, count: int, length: int, future: int) -> list[Path]:
     """The first ``count`` paths of a split, cut to frame 0 and ``length`` more.
 
     Args:
@@ -62,7 +62,7 @@ def load_paths(model: build.SlowModel, source: EpisodeSource, count: int, length
     return [_load(model, source, number, length, future) for number in range(count)]
 
 
-def _load(model: build.SlowModel, source: EpisodeSource, number: int, length: int, future: int) -> Path:
+def _load(model: SlowModel, source: EpisodeSource, number: int, length: int, future: int) -> Path:
     episode, space, where = source.episode(number), model.config.actions, source.name(number)
     if len(episode.frames_THWC) <= length:
         raise VgenError(f"{where}: {len(episode.frames_THWC)} frames, not {length + 1}: collect longer paths")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax import build, build_avid
+from vgen_jax.build_avid import Base, base_predictor, load_base
 from vgen_jax.compose.black_box import ask_jax
 from vgen_jax.runs.folder import keep_config
+from vgen_jax.sections import section
 from vgen_jax.serve import PredictorServer
 from vgen_jax.types import VgenError
 
@@ -38,7 +39,7 @@ class ServeConfig:
             raise VgenError(f"serve.port is {self.port}: use 0 to 65535")
 
 
-def make_server(settings: ServeConfig, base: build_avid.Base) -> PredictorServer:
+def make_server(settings: ServeConfig, base: Base) -> PredictorServer:
     """A server of the base; it listens from now on and answers once it is run.
 
     Raises:
@@ -47,7 +48,7 @@ def make_server(settings: ServeConfig, base: build_avid.Base) -> PredictorServer
     if settings.token_env and not os.environ.get(settings.token_env):
         raise VgenError(f"environment variable {settings.token_env} (serve.token_env) is not set: put a token there")
     return PredictorServer(
-        (settings.host, settings.port), ask_jax(build_avid.base_predictor(base)), base.world.kind, settings.batch,
+        (settings.host, settings.port), ask_jax(base_predictor(base)), base.world.kind, settings.batch,
         settings.max_megabytes * 10**6, os.environ[settings.token_env] if settings.token_env else "",
     )  # fmt: skip
 
@@ -55,8 +56,8 @@ def make_server(settings: ServeConfig, base: build_avid.Base) -> PredictorServer
 def run(config: ConfigDict, workdir: Path) -> None:
     """Serves the base in ``config.base_dir`` until it is interrupted."""
     keep_config(config, workdir)
-    settings = build.section(ServeConfig, config.serve, "serve")
-    with make_server(settings, build_avid.load_base(Path(config.base_dir))) as server:
+    settings = section(ServeConfig, config.serve, "serve")
+    with make_server(settings, load_base(Path(config.base_dir))) as server:
         print(f"{config.base_dir} answers at http://{settings.host}:{server.server_port}; Ctrl-C ends it", flush=True)
         try:
             server.serve_forever()

@@ -16,7 +16,7 @@ import safetensors
 import safetensors.numpy
 from ml_collections import ConfigDict
 
-from vgen_jax import build, media
+from vgen_jax import media
 from vgen_jax.compose.guidance import classifier_free
 from vgen_jax.convert import kl_vae, modelscope
 from vgen_jax.convert.clip import text_embeddings
@@ -28,6 +28,8 @@ from vgen_jax.models.unet_latent import UNet3D
 from vgen_jax.objectives.autoencoder import from_unit
 from vgen_jax.runs.folder import keep_config, write_results
 from vgen_jax.runs.videos import SHEET_FRAMES
+from vgen_jax.sections import section
+from vgen_jax.slow_model import dtype_of
 from vgen_jax.types import Array, Condition, Key, Params, Prediction, VgenError
 
 EMBEDDINGS_FILE = "text_embeddings.safetensors"
@@ -78,8 +80,8 @@ class TextToVideoConfig:
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Generates; writes ``samples/*.mp4``, ``*.gif``, ``*.png``, the texts' embeddings and ``results.json``."""
-    generate = build.section(TextToVideoConfig, config.generate.to_dict(), "generate")
-    dtype, folder = build.dtype_of(generate.dtype), config.model_dir
+    generate = section(TextToVideoConfig, config.generate.to_dict(), "generate")
+    dtype, folder = dtype_of(generate.dtype), config.model_dir
     kind: Any = generate.sampler or None
     scheduler = load_scheduler(folder, generate.steps, generate.eta, kind)
     vae_config, vae = kl_vae.load(folder)

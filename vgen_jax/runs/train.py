@@ -16,7 +16,7 @@ import numpy as np
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax import build
+from vgen_jax.build import AutoencoderConfig, action_width, autoencoder_network, load_autoencoder, start_warp
 from vgen_jax.checkpoint import export
 from vgen_jax.compose.black_box import Ask
 from vgen_jax.data.pipeline import PipelineConfig, make_iterator
@@ -36,7 +36,9 @@ from vgen_jax.runs.finetune import finetune_task
 from vgen_jax.runs.folder import keep_config, resolved
 from vgen_jax.runs.inputs import Batches, Finish, latents_folder, pipeline_config
 from vgen_jax.runs.place import place_task
+from vgen_jax.sections import section
 from vgen_jax.sharding import MeshConfig, gathered, make_mesh
+from vgen_jax.slow_model import SlowConfig, denoiser
 from vgen_jax.types import Array, Key, Params, VgenError
 
 SAMPLE_BATCHES = 32
@@ -58,9 +60,9 @@ def train_over(ask: Ask, config: ConfigDict, workdir: Path) -> None:
 
 def train_task(config: ConfigDict, workdir: Path, task: Task, finish: Finish) -> None:
     """Trains a task by the sections ``train``, ``optimizer`` and ``mesh`` of the config."""
-    train_config = build.section(TrainConfig, config.train, "train")
-    optimizer = build.section(OptimizerConfig, config.optimizer, "optimizer")
-    mesh = build.section(MeshConfig, config.mesh, "mesh")
+    train_config = section(TrainConfig, config.train, "train")
+    optimizer = section(OptimizerConfig, config.optimizer, "optimizer")
+    mesh = section(MeshConfig, config.mesh, "mesh")
     if is_main_process():
         keep_config(config, workdir)
         print(config, flush=True)
@@ -78,8 +80,8 @@ def train_task(config: ConfigDict, workdir: Path, task: Task, finish: Finish) ->
 
 def autoencoder_task(config: ConfigDict) -> tuple[Task, Finish]:
     """Trains the KL autoencoder; its export carries the scale that gives latents unit variance."""
-    shape = build.section(build.AutoencoderConfig, config.autoencoder, "autoencoder")
-    network = build.autoencoder_network(shape)
+    shape = section(AutoencoderConfig, config.autoencoder, "autoencoder")
+    network = autoencoder_network(shape)
     data = pipeline_config(config)
     if read_info(data.data_dir).content != "frames":
         raise VgenError(f"{data.data_dir} holds latents: an autoencoder is trained on frames")
@@ -121,11 +123,11 @@ def diffusion_task(config: ConfigDict) -> tuple[Task, Finish]:
     data = pipeline_config(config)
     info = read_info(data.data_dir)
     autoencoder_folder = latents_folder(Path(config.autoencoder_dir), info, data.data_dir)
-    autoencoder = build.load_autoencoder(autoencoder_folder)
+    autoencoder = load_autoencoder(autoencoder_folder)
     slow = slow_config(config, info, autoencoder.channels)
     to_latents = autoencoder.encode if info.content == "frames" else Partial(lambda latents: latents)
-    networks = build.denoiser(slow)
-    loss = build.section(diffusion_objective.DiffusionLoss, config.objective.loss, "objective.loss")
+    networks = denoiser(slow)
+    loss = section(diffusion_objective.DiffusionLoss, config.objective.loss, "objective.loss")
     objective = diffusion_objective.masked_diffusion(
         networks.embed, networks.predict, to_latents, slow.schedule, slow.masking, loss
     )
@@ -136,11 +138,11 @@ def diffusion_task(config: ConfigDict) -> tuple[Task, Finish]:
         shutil.copyfile(Path(data.data_dir) / INFO_FILE, folder / "dataset.json")
         shutil.copytree(autoencoder_folder, folder / "autoencoder", dirs_exist_ok=True)
 
-    start = functools.partial(build.start_warp, slow, autoencoder) if slow.warp.width else None
+    start = functools.partial(start_warp, slow, autoencoder) if slow.warp.width else None
     return Task(networks.init, objective, Batches(data), start), finish
 
 
-def slow_config(config: ConfigDict, info: DatasetInfo, channels: int) -> build.SlowConfig:
+def slow_config(config: ConfigDict, info: DatasetInfo, channels: int) -> SlowConfig:
     """The definition of the slow model; what the data and the autoencoder determine is filled in from them."""
     longest, tokens = config.slow.text.max_length, config.data.token_length
     if config.slow.text.width and not 0 < tokens <= longest:
@@ -151,10 +153,10 @@ def slow_config(config: ConfigDict, info: DatasetInfo, channels: int) -> build.S
         **config.slow.to_dict(),
         "kind": config.objective.loss.kind,
         "actions": config.data.action,
-        "action_dim": build.action_width(info, config.data.action),
+        "action_dim": action_width(info, config.data.action),
         "latent_channels": channels,
     }
-    return build.section(build.SlowConfig, values, "slow")
+    return section(SlowConfig, values, "slow")
 
 
 TASKS: dict[str, Callable[[ConfigDict], tuple[Task, Finish]]] = {

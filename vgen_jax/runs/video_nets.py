@@ -8,7 +8,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax import build
 from vgen_jax.checkpoint import check_matches, digest, load_export
 from vgen_jax.convert import feature_nets
 from vgen_jax.metrics.features import FeatureNet
@@ -23,6 +22,7 @@ from vgen_jax.runs.action import (
 )
 from vgen_jax.runs.place import PlaceConfig, place_network
 from vgen_jax.scoring import FD_ACTION, FD_FRAMES, FD_PLACE, LPIPS_ACTION, OF_ACTIONS, RATIO, ActionTest
+from vgen_jax.sections import section
 from vgen_jax.types import Array, Params, VgenError
 
 OF_PLACES = {FD_PLACE: "fd_", "src_place_vizdoom": "src_"}  # metric -> what is left of it without the encoder's name
@@ -91,7 +91,7 @@ def place_net(folder: str, metric: str = FD_PLACE) -> FeatureNet:
     params, raw = load_export(Path(folder))
     if "place" not in raw or "name" not in raw or f"{OF_PLACES[metric]}{raw['name']}" != metric:
         raise VgenError(f"{folder} holds no place encoder of VizDoom, which {metric} is named after: give another one")
-    shape = build.section(PlaceConfig, raw["place"], "place")
+    shape = section(PlaceConfig, raw["place"], "place")
     encoder = place_network(shape)
     frame = jax.ShapeDtypeStruct((1, encoder.factor, encoder.factor, 3), np.float32)
     check_matches(params, jax.eval_shape(encoder.init, jax.random.key(0), frame)["params"], Path(folder))

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vgen_jax import build
 from vgen_jax.data.check import check_data
 from vgen_jax.data.records import INFO_FILE, EpisodeSource, EpisodeWriter, write_text
 from vgen_jax.data.sims.procgen import (
@@ -25,6 +24,7 @@ from vgen_jax.data.sims.procgen import (
 )
 from vgen_jax.data.sims.shards import collect_shards
 from vgen_jax.data.windows import WindowIndex, WindowReader
+from vgen_jax.sections import section
 from vgen_jax.types import VgenError
 
 real = pytest.mark.simulator
@@ -136,9 +136,9 @@ def test_the_papers_sets() -> None:
 
     def splits(arg: str) -> Iterator[ProcgenConfig]:
         config = get_config(arg)
-        for split, section in config.splits.items():
-            values = {**config.collect.to_dict(), **section.to_dict(), "split": split}
-            yield build.section(ProcgenConfig, values, split)
+        for split, values in config.splits.items():
+            merged = {**config.collect.to_dict(), **values.to_dict(), "split": split}
+            yield section(ProcgenConfig, merged, split)
 
     (pretrain,), (small,), (test,) = map(list, map(splits, ("pretrain", "pretrain150k.32", "test")))
     assert set(pretrain.games) == set(GAMES) - {"coinrun"} == set(small.games)
