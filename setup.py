@@ -74,7 +74,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["vgen_jax", "vgen_jax.*"]),
-    package_data={"vgen_jax": ["templates/*.html", "assets/*/*/*"]},
+    package_data={"vgen_jax": ["files/templates/*.html", "assets/*/*/*"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

@@ -1,7 +1,7 @@
 """Sections and stages that config families share. Every function returns plain dictionaries, for a ConfigDict.
 
-A path ``@name`` is a sibling of the run's work directory (see ``vgen_jax.runs.folder``), so that the same stage works
-inside a pipeline and alone.
+A path ``@name`` is a sibling of the run's work directory (see ``vgen_jax.files.run_folder``), so that the same stage
+works inside a pipeline and alone.
 """
 
 from ml_collections import ConfigDict

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vgen_jax.checkpoint import load_export
 from vgen_jax.data.records import INFO_FILE, EpisodeWriter, write_text
-from vgen_jax.data.sims.procgen import Play, ProcgenConfig, ProcgenRecorder
+from vgen_jax.learning.checkpoint import load_export
+from vgen_jax.simulators.procgen import Play, ProcgenConfig, ProcgenRecorder
 
 TEXT = (tiny.ROOT / "docs" / "black_box.md").read_text(encoding="utf-8")
 

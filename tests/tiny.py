@@ -18,8 +18,8 @@ from vgen_jax.data.records import INFO_FILE, EpisodeWriter, shard_name, write_te
 from vgen_jax.data.schema import ActionSpace, Command, DatasetInfo, Episode, TextSpan
 from vgen_jax.diffusion.masking import Masking
 from vgen_jax.diffusion.schedules import Schedule
-from vgen_jax.slow_model import NO_WARP, SlowConfig, TextConfig, UNetConfig
 from vgen_jax.types import VideoBatch
+from vgen_jax.worlds.slow_networks import NO_WARP, SlowConfig, TextConfig, UNetConfig
 
 # Compiling is nearly all that these tests do.
 jit = partial(

@@ -14,9 +14,9 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from vgen_jax import runs
-from vgen_jax.runs.folder import resolved
-from vgen_jax.sections import section
-from vgen_jax.sharding import MeshConfig, initialize_distributed, lost_process, split_host
+from vgen_jax.config import section
+from vgen_jax.devices.sharding import MeshConfig, initialize_distributed, lost_process, split_host
+from vgen_jax.files.run_folder import resolved
 from vgen_jax.types import VgenError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to run.", lock_config=True)

@@ -4,7 +4,7 @@
 
 Needs ``pip install -e ".[procgen]"`` and, on Debian or Ubuntu, ``apt-get install libqt5gui5 libqt5core5a``. A second
 start goes on where the first one stopped. ``:VARIANT.32`` records at 32×32 instead of 64×64 (see
-``data.sims.procgen``). ``pretrain`` has every game but CoinRun.
+``simulators.procgen``). ``pretrain`` has every game but CoinRun.
 
 variant       content                                        size
 pretrain      15 games × levels 0-1999 × 1000 steps, 30 M    64×64

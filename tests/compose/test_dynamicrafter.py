@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from vgen_jax.compose.asked import sample_asked
-from vgen_jax.compose.black_box import Ask
+from vgen_jax.black_box.ask import Ask
+from vgen_jax.black_box.sampling import sample_asked
 from vgen_jax.compose.dynamicrafter import image_to_video
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.diffusion.schedules import Schedule

@@ -11,13 +11,13 @@ import torch
 from einops import rearrange
 
 from tests import tiny
-from vgen_jax.avid_nets import PixelConfig, WorldConfig
-from vgen_jax.build_avid import MethodConfig, avid_adapter, diffusion
 from vgen_jax.convert import avid
 from vgen_jax.convert.rules import nest, to_ours
 from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.nn import factorized
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.avid import MethodConfig, avid_adapter, diffusion
+from vgen_jax.worlds.avid_networks import PixelConfig, WorldConfig
 
 WORLD = WorldConfig(Schedule("sigmoid", 20, -3.0, 3.0), "x0", "discrete", 15, 2)
 SHAPE = PixelConfig(6, (1, 2), 2, 8, 1, "none", "float32")

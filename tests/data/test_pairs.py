@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from vgen_jax.data.batches import Batch
 from vgen_jax.data.pairs import PairReader, PairsConfig, PlacesConfig, choose_places, draw_pair, pair_iterator, pose_of
-from vgen_jax.data.pipeline import Batch
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.revisits import apart
 from vgen_jax.types import VgenError

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from tests import tiny
-from vgen_jax.log import METRICS_FILE, read_metrics
+from vgen_jax.files.log import METRICS_FILE, read_metrics
 
 STEPS, EVERY = 60, 10
 FLAGS = (f"--config.train.steps={STEPS}", "--config.train.log_every=1", f"--config.train.checkpoint_every={EVERY}")

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from vgen_jax.checkpoint import Checkpoints
+from vgen_jax.devices.sharding import MeshConfig
+from vgen_jax.files.log import METRICS_FILE, read_metrics
+from vgen_jax.learning.checkpoint import Checkpoints
 from vgen_jax.learning.slow import Preempted, Task, TrainConfig, train
 from vgen_jax.learning.state import OptimizerConfig, TrainState
-from vgen_jax.log import METRICS_FILE, read_metrics
-from vgen_jax.sharding import MeshConfig
 from vgen_jax.types import Array, Key, Params, VgenError
 
 CONFIG = TrainConfig(steps=12, log_every=3, checkpoint_every=4, keep=3, ema_decay=0.5)

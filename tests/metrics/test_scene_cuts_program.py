@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from vgen_jax.media import VideoWriter, read_video
+from vgen_jax.files.media import VideoWriter, read_video
 from vgen_jax.metrics.scene_cuts import scene_cuts
 
 FPS = 25.0  # at which the command line's shortest scene, 0.6 s, is the detector's own default of 15 frames

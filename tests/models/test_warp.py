@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vgen_jax.build import Autoencoder, start_warp
 from vgen_jax.diffusion.masking import Masking
 from vgen_jax.models.autoencoder_kl import AutoencoderKL, principal_path
 from vgen_jax.models.warp import FlowWarp, bilinear, canvas
 from vgen_jax.nn.lora import kernel_shapes
-from vgen_jax.slow_model import SlowConfig, WarpConfig, denoiser, motion_since
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.slow import Autoencoder, start_warp
+from vgen_jax.worlds.slow_networks import SlowConfig, WarpConfig, denoiser, motion_since
 
 WARP = WarpConfig(width=8, layers=1, cells=2, patch=2, norm_groups=4)
 MASKING = Masking("zero", 0.0, reference=True)

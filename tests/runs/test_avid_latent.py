@@ -15,25 +15,28 @@ from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
 from configs.avid import coinrun, rt1
-from tests import rlds, tiny
+from tests import tiny
+from tests.data.importers import rlds
 from vgen_jax import runs
-from vgen_jax import sharding as sh
-from vgen_jax.avid_nets import WorldConfig
-from vgen_jax.build import AutoencoderConfig, autoencoder_network, load_autoencoder
-from vgen_jax.build_avid import MethodConfig, avid_adapter, load_base
-from vgen_jax.checkpoint import digest, export, load_export
-from vgen_jax.compose.asked import sample_asked
+from vgen_jax.black_box.sampling import sample_asked
 from vgen_jax.compose.dynamicrafter import image_to_video
+from vgen_jax.config import section
 from vgen_jax.data.records import EpisodeSource, read_info, write_text
 from vgen_jax.data.text import encode_text
+from vgen_jax.devices import sharding as sh
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.diffusion.schedules import Schedule
-from vgen_jax.runs import avid_clips, avid_table, black_box, pipeline, train
-from vgen_jax.runs import clip_sources as sources
-from vgen_jax.runs.avid import world_config
-from vgen_jax.runs.folder import resolved
-from vgen_jax.sections import section
+from vgen_jax.evaluation import sources
+from vgen_jax.evaluation.avid import clips as avid_clips
+from vgen_jax.files.run_folder import resolved
+from vgen_jax.learning.checkpoint import digest, export, load_export
+from vgen_jax.runs import avid_table, pipeline, train
+from vgen_jax.tasks import black_box
+from vgen_jax.tasks.adapter import world_config
 from vgen_jax.types import Condition, VgenError
+from vgen_jax.worlds.avid import MethodConfig, avid_adapter, load_base
+from vgen_jax.worlds.avid_networks import WorldConfig
+from vgen_jax.worlds.slow import AutoencoderConfig, autoencoder_network, load_autoencoder
 
 METRICS = ("psnr", "ssim", "action_error_ratio_test", "fd_action_test", "fd_frames_test", "lpips_action_test")
 LENGTH = 17

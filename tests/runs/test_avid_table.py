@@ -11,11 +11,11 @@ from ml_collections import ConfigDict
 
 from configs.avid import coinrun
 from tests import tiny
-from vgen_jax import sharding as sh
-from vgen_jax.comparison import Result
+from vgen_jax.devices import sharding as sh
+from vgen_jax.evaluation.avid.claims import claims
+from vgen_jax.evaluation.comparison import Result
+from vgen_jax.files.run_folder import resolved
 from vgen_jax.runs import avid_table, pipeline, train
-from vgen_jax.runs.avid_claims import claims
-from vgen_jax.runs.folder import resolved
 from vgen_jax.types import VgenError
 
 DATA = ("pretrain", "coinrun", "actions", "test")

@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 
 from configs.bench import topology as configs
 from configs.slow import modelscope
-from vgen_jax.chips import CHIPS, Chip
-from vgen_jax.collectives import Traffic
+from vgen_jax.devices.chips import CHIPS, Chip
+from vgen_jax.devices.collectives import Traffic
 from vgen_jax.runs import check_topology
 from vgen_jax.runs.check_topology import Found, Row
 from vgen_jax.types import VgenError

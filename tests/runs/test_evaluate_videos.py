@@ -14,13 +14,13 @@ from scipy.ndimage import gaussian_filter
 from configs.eval import compare as compare_configs
 from configs.eval import videos as configs
 from tests import tiny
-from tests.runs.test_action import random_reader
-from vgen_jax import scoring
-from vgen_jax.checkpoint import digest, export
-from vgen_jax.clips import Clips, Cut
+from tests.tasks.test_action import random_reader
+from vgen_jax.evaluation import scoring
+from vgen_jax.evaluation.clips import Clips, Cut
+from vgen_jax.learning.checkpoint import digest, export
 from vgen_jax.metrics.features import FeatureNet
 from vgen_jax.runs import compare_results, evaluate_videos
-from vgen_jax.runs.place import PlaceConfig, place_network
+from vgen_jax.tasks.place import PlaceConfig, place_network
 from vgen_jax.types import VgenError
 
 CONFIG = "configs/eval/videos.py"

@@ -13,14 +13,14 @@ from ml_collections import ConfigDict
 
 from configs.bench import fast_learning
 from configs.slow import modelscope
+from vgen_jax.config import section
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.models.unet_latent import UNet3D
 from vgen_jax.nn.lora import LoraConfig, init_lora
 from vgen_jax.runs import fast_benchmark
 from vgen_jax.runs.fast_benchmark import Cost, FastBenchmarkConfig, Lane
-from vgen_jax.runs.memory import MemoryConfig
-from vgen_jax.sections import section
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.memories import MemoryConfig
 
 
 class Clock:

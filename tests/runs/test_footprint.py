@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from configs.bench import memory as configs
-from vgen_jax.build import AutoencoderConfig
+from vgen_jax.config import section
 from vgen_jax.runs import footprint
-from vgen_jax.sections import section
-from vgen_jax.slow_model import SlowConfig
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.slow import AutoencoderConfig
+from vgen_jax.worlds.slow_networks import SlowConfig
 
 SLOW = section(SlowConfig, configs.modelscope.TINY[0], "slow")
 AUTOENCODER = section(AutoencoderConfig, configs.modelscope.TINY[1], "autoencoder")

@@ -16,18 +16,18 @@ import pytest
 import safetensors.numpy
 
 from tests import tiny
-from vgen_jax import media
-from vgen_jax.build import AutoencoderConfig, autoencoder_network
-from vgen_jax.checkpoint import export
+from vgen_jax.files import media
+from vgen_jax.files.run_folder import resolved
+from vgen_jax.files.videos import Videos
+from vgen_jax.learning.checkpoint import export
 from vgen_jax.learning.slow import Preempted
 from vgen_jax.runs import generate
-from vgen_jax.runs.folder import resolved
 from vgen_jax.runs.generate import Unfinished
-from vgen_jax.runs.memory import MEMORY_FILE
-from vgen_jax.runs.resume import STATE_FILE
-from vgen_jax.runs.videos import Videos
-from vgen_jax.slow_model import TextConfig, denoiser
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.memories import MEMORY_FILE
+from vgen_jax.worlds.resume import STATE_FILE
+from vgen_jax.worlds.slow import AutoencoderConfig, autoencoder_network
+from vgen_jax.worlds.slow_networks import TextConfig, denoiser
 
 FRAMES = 6
 

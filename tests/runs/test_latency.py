@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from configs.bench import latency as configs
+from vgen_jax.files.run_folder import resolved
 from vgen_jax.runs import latency
 from vgen_jax.runs.fast_benchmark import Lane
-from vgen_jax.runs.folder import resolved
 from vgen_jax.runs.latency import Wait
 from vgen_jax.types import VgenError
 

@@ -14,9 +14,9 @@ from flax import traverse_util
 
 from configs.bench import peers as configs
 from tests import tiny
-from vgen_jax.chips import Chip
+from vgen_jax.bench.peers.pixel_unet import PixelUNet
+from vgen_jax.devices.chips import Chip
 from vgen_jax.models import unet_pixel
-from vgen_jax.peers.pixel_unet import PixelUNet
 from vgen_jax.runs import peer_benchmark
 from vgen_jax.runs.peer_benchmark import Cost, Lane
 from vgen_jax.types import VgenError

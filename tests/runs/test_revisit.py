@@ -16,19 +16,21 @@ from ml_collections import ConfigDict
 from configs import common
 from configs.eval import revisit as benchmark
 from tests import tiny
-from tests.runs.test_memory import FAST, FUTURE, PAST, SIZE, model  # noqa: F401
-from vgen_jax.build import Autoencoder, SlowModel
+from tests.worlds.test_memories import FAST, FUTURE, PAST, SIZE, model  # noqa: F401
+from vgen_jax.config import section
 from vgen_jax.data.records import INFO_FILE, EpisodeSource, EpisodeWriter, shard_name, write_text
 from vgen_jax.data.schema import Episode
-from vgen_jax.data.sims import paths as scripts
+from vgen_jax.evaluation.revisit import paths as revisit_paths
+from vgen_jax.evaluation.revisit import report as revisit_report
+from vgen_jax.evaluation.revisit.cells import Cell, load_cell, save_cell
+from vgen_jax.evaluation.revisit.scores import clearly_better, compared, metric_names, score
 from vgen_jax.metrics.features import FeatureNet
-from vgen_jax.rollout import rollout
-from vgen_jax.runs import revisit, revisit_paths, revisit_report
-from vgen_jax.runs.place import Place
-from vgen_jax.runs.revisit_cells import Cell, load_cell, save_cell
-from vgen_jax.runs.revisit_scores import clearly_better, compared, metric_names, score
-from vgen_jax.sections import section
+from vgen_jax.runs import revisit
+from vgen_jax.simulators import paths as scripts
+from vgen_jax.tasks.place import Place
 from vgen_jax.types import Array, Key, Past, Recalled, VgenError, VideoBatch
+from vgen_jax.worlds.rollout import rollout
+from vgen_jax.worlds.slow import Autoencoder, SlowModel
 
 LENGTH, PATHS, FACTOR = 12, 4, tiny.SIZE // SIZE
 TURN = np.concatenate([np.arange(0, 91, 15), np.arange(75, -1, -15)])  # away for three chunks, and back

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from configs.slow import modelscope as configs
 from tests.convert import originals
-from vgen_jax import media
+from vgen_jax.files import media
 from vgen_jax.runs import text_to_video
 from vgen_jax.types import VgenError
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vgen_jax.build import AutoencoderConfig, autoencoder_network
-from vgen_jax.checkpoint import digest, export
-from vgen_jax.runs.folder import resolved
+from vgen_jax.config import section
+from vgen_jax.files.run_folder import resolved
+from vgen_jax.learning.checkpoint import digest, export
 from vgen_jax.runs.train import (
     autoencoder_task,
     diffusion_task,
@@ -21,9 +21,9 @@ from vgen_jax.runs.train import (
     pipeline_config,
     slow_config,
 )
-from vgen_jax.sections import section
-from vgen_jax.slow_model import SlowConfig
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.slow import AutoencoderConfig, autoencoder_network
+from vgen_jax.worlds.slow_networks import SlowConfig
 
 SHAPE = AutoencoderConfig(
     block_channels=(8,), layers_per_block=1, latent_channels=3, norm_groups=4, patch=4, linear_path=False,

@@ -17,7 +17,7 @@ import dataclasses
 
 import numpy as np
 
-from vgen_jax.compose.black_box import Ask, answer
+from vgen_jax.black_box.ask import Ask, answer
 from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.types import Condition, VgenError
 

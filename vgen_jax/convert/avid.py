@@ -16,12 +16,12 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from vgen_jax.avid_nets import CHANNELS, PixelConfig, WorldConfig, pixel_unet
-from vgen_jax.build_avid import MethodConfig, controlnet_shape, pixel_config
 from vgen_jax.convert.files import Stored, read_file
 from vgen_jax.convert.rules import BIAS, LINEAR, TABLE, Kind, Leaf, Rule, nest, to_original, to_ours
 from vgen_jax.models.adapter import AdapterHead
 from vgen_jax.types import Params, VgenError
+from vgen_jax.worlds.avid import MethodConfig, controlnet_shape, pixel_config
+from vgen_jax.worlds.avid_networks import CHANNELS, PixelConfig, WorldConfig, pixel_unet
 
 Part = Literal["model", "adapter", "control_net"]
 PREFIXES = {"ema": "ema.ema_model.", "raw": "diffusion_model."}

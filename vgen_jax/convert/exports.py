@@ -1,8 +1,8 @@
 """Folders of converted networks, as the run ``convert`` writes them.
 
 A network's folder holds ``model.safetensors`` with the names and layouts of the networks here and ``config.json`` with
-its fields (see ``checkpoint.load_export``). A pipeline's folder holds one for each of its networks under the names that
-diffusers gives them, beside its tokenizer and its scheduler.
+its fields (see ``learning.checkpoint.load_export``). A pipeline's folder holds one for each of its networks under the
+names that diffusers gives them, beside its tokenizer and its scheduler.
 """
 
 import dataclasses
@@ -15,8 +15,8 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from vgen_jax.checkpoint import check_matches
 from vgen_jax.convert import files
+from vgen_jax.learning.checkpoint import check_matches
 from vgen_jax.types import Params, VgenError
 
 STEM = "model"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import grain
 import numpy as np
 
-from vgen_jax.data.pipeline import Batch, BatchIterator, rows_of
+from vgen_jax.data.batches import Batch, BatchIterator, rows_of
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.revisits import apart
 from vgen_jax.types import VgenError

@@ -20,13 +20,13 @@ import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from vgen_jax import sharding as sh
-from vgen_jax.checkpoint import Checkpoints
-from vgen_jax.chips import chip_of
-from vgen_jax.flops import jaxpr_flops
-from vgen_jax.learning.profiler import Profiler
+from vgen_jax.devices import sharding as sh
+from vgen_jax.devices.chips import chip_of
+from vgen_jax.devices.flops import jaxpr_flops
+from vgen_jax.devices.profiler import Profiler
+from vgen_jax.files.log import MetricWriter
+from vgen_jax.learning.checkpoint import Checkpoints
 from vgen_jax.learning.state import OptimizerConfig, TrainState, ema_update, init_state, make_optimizer
-from vgen_jax.log import MetricWriter
 from vgen_jax.types import Array, Key, Objective, Params, VgenError
 
 PREEMPTED_STATUS = 128 + signal.SIGTERM

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from vgen_jax.compose.black_box import fault_of
+from vgen_jax.black_box.ask import fault_of
 from vgen_jax.types import VgenError
 
 RUNS = (

@@ -1,10 +1,11 @@
 """Run ``avid_table``: every method of AVID's tables on the same recorded clips, scored alike, in one table.
 
-Recorded clips are cut once; each method continues them with the same noise and is scored by ``scoring.score``. Weights
-of mixtures are chosen on clips of the training levels, by ``tune.metric``. A world of latents needs its autoencoder in
-``autoencoder_dir``, for past frames and for what was sampled; ``test_data`` and ``tune_data`` hold frames in any world.
-With a ``token_length`` methods that read texts are told those of the windows. Left in the work directory: ``table.md``,
-``results.json``, ``claims.md``, clips and scores of each method, pictures of masks, ``report.html``.
+Recorded clips are cut once; each method continues them with the same noise and is scored by
+``evaluation.scoring.score``. Weights of mixtures are chosen on clips of the training levels, by ``tune.metric``. A
+world of latents needs its autoencoder in ``autoencoder_dir``, for past frames and for what was sampled; ``test_data``
+and ``tune_data`` hold frames in any world. With a ``token_length`` methods that read texts are told those of the
+windows. Left in the work directory: ``table.md``, ``results.json``, ``claims.md``, clips and scores of each method,
+pictures of masks, ``report.html``.
 """
 
 import dataclasses
@@ -16,22 +17,33 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax import media, report
-from vgen_jax.build_avid import Base, Method, load_base, load_method
-from vgen_jax.clips import Clips, Cut, check_alike
-from vgen_jax.comparison import COMPARED, FREE, NORMALISED, Cell, Result, markdown, normalised, read_result, table
+from vgen_jax.config import section
 from vgen_jax.data.text import encode_text, join_texts
 from vgen_jax.data.windows import future_texts
 from vgen_jax.diffusion.samplers import Sampler
-from vgen_jax.runs import avid_clips, avid_masks
-from vgen_jax.runs import clip_sources as sources
-from vgen_jax.runs.avid_claims import Claim, claims
+from vgen_jax.evaluation import sources
+from vgen_jax.evaluation.avid import clips as avid_clips
+from vgen_jax.evaluation.avid import masks as avid_masks
+from vgen_jax.evaluation.avid.claims import Claim, claims
+from vgen_jax.evaluation.clips import Clips, Cut, check_alike
+from vgen_jax.evaluation.comparison import (
+    COMPARED,
+    FREE,
+    NORMALISED,
+    Cell,
+    Result,
+    markdown,
+    normalised,
+    read_result,
+    table,
+)
+from vgen_jax.evaluation.networks import Nets, load_nets
+from vgen_jax.evaluation.scoring import ScoreConfig, score
+from vgen_jax.files import media, report
+from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.runs.evaluate_videos import SCORES_FILE, contract
-from vgen_jax.runs.folder import keep_config, write_results
-from vgen_jax.runs.video_nets import Nets, load_nets
-from vgen_jax.scoring import ScoreConfig, score
-from vgen_jax.sections import section
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.avid import Base, Method, load_base, load_method
 
 TABLE_FILE, CLAIMS_FILE, WEIGHTS_FILE = "table.md", "claims.md", "weights.json"
 SHOWN_CLIPS = 2

@@ -19,18 +19,18 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax.build import AutoencoderConfig
-from vgen_jax.chips import CHIPS
-from vgen_jax.data.pipeline import PipelineConfig, make_iterator, to_batch
-from vgen_jax.data.sims.collect import CollectConfig, collect
+from vgen_jax.bench.synthetic import write_autoencoder, write_latents
+from vgen_jax.config import section
+from vgen_jax.data.batches import PipelineConfig, make_iterator, to_batch
+from vgen_jax.devices.chips import CHIPS
+from vgen_jax.devices.sharding import MeshConfig, batch_sharding, global_batch, make_mesh, replicated
+from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.learning.slow import CompiledUpdate, TrainConfig, abstract_state, make_update
 from vgen_jax.learning.state import OptimizerConfig, make_optimizer
-from vgen_jax.runs.folder import keep_config, write_results
-from vgen_jax.runs.made_inputs import write_autoencoder, write_latents
 from vgen_jax.runs.train import TASKS, pipeline_config
-from vgen_jax.sections import section
-from vgen_jax.sharding import MeshConfig, batch_sharding, global_batch, make_mesh, replicated
+from vgen_jax.simulators.collect import CollectConfig, collect
 from vgen_jax.types import VgenError, VideoBatch
+from vgen_jax.worlds.slow import AutoencoderConfig
 
 TABLE_FILE = "bench.md"
 WARM_UP = 2  # batches or updates before the clock starts

@@ -26,21 +26,21 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vgen_jax import sharding as sh
-from vgen_jax.build import AutoencoderConfig
-from vgen_jax.chips import Chip, chip_of
-from vgen_jax.collectives import Traffic, traffic
-from vgen_jax.data.pipeline import make_iterator, to_batch
-from vgen_jax.flops import jaxpr_flops
+from vgen_jax.bench.synthetic import Made, made_stage
+from vgen_jax.config import section
+from vgen_jax.data.batches import make_iterator, to_batch
+from vgen_jax.devices import sharding as sh
+from vgen_jax.devices.chips import Chip, chip_of
+from vgen_jax.devices.collectives import Traffic, traffic
+from vgen_jax.devices.flops import jaxpr_flops
+from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.learning.slow import CompiledUpdate, Task, TrainConfig, abstract_state, make_update
 from vgen_jax.learning.state import OptimizerConfig, make_optimizer
-from vgen_jax.runs.folder import keep_config, write_results
 from vgen_jax.runs.footprint import QUICK_CPU
-from vgen_jax.runs.inputs import pipeline_config
-from vgen_jax.runs.made_inputs import Made, made_stage
 from vgen_jax.runs.train import TASKS
-from vgen_jax.sections import section
+from vgen_jax.tasks.inputs import pipeline_config
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.slow import AutoencoderConfig
 
 TABLE_FILE = "topology.md"
 SIMULATED = "cpu:"  # before a number of devices

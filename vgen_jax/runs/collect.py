@@ -4,9 +4,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax.data.sims.collect import CollectConfig, collect
-from vgen_jax.runs.folder import keep_config
-from vgen_jax.sections import section
+from vgen_jax.config import section
+from vgen_jax.files.run_folder import keep_config
+from vgen_jax.simulators.collect import CollectConfig, collect
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax import report
-from vgen_jax.comparison import FREE, NORMALISED, CompareConfig, markdown, normalised, read_result, table
-from vgen_jax.runs.folder import keep_config, write_results
-from vgen_jax.sections import section
+from vgen_jax.config import section
+from vgen_jax.evaluation.comparison import FREE, NORMALISED, CompareConfig, markdown, normalised, read_result, table
+from vgen_jax.files import report
+from vgen_jax.files.run_folder import keep_config, write_results
 
 TABLE_FILE = "table.md"
 

@@ -1,9 +1,9 @@
 """Run ``convert``: weights of the original models into folders of this library, and back.
 
 ``to_flax`` writes export folders, ``model.safetensors`` with the names and layouts that the networks here have and
-``config.json`` (see ``checkpoint.load_export``); a pipeline's tokenizer and scheduler stay as they are. An autoencoder
-becomes one that ``autoencoder_dir`` of the other runs takes. ``to_diffusers`` reads such folders, those of trained
-autoencoders included.
+``config.json`` (see ``learning.checkpoint.load_export``); a pipeline's tokenizer and scheduler stay as they are. An
+autoencoder becomes one that ``autoencoder_dir`` of the other runs takes. ``to_diffusers`` reads such folders, those of
+trained autoencoders included.
 
 A network is in memory once and alone: a pipeline is converted part by part, and written tensor by tensor.
 """
@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax.build import AutoencoderConfig
+from vgen_jax.config import section
 from vgen_jax.convert import clip, kl_vae, modelscope, schedulers
 from vgen_jax.convert.exports import AUTOENCODER, SAMPLE_SIZE, SCALE, TEXT, UNET, count, fields, read, write
+from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.models.text import ClipTextEncoder
 from vgen_jax.models.unet_latent import UNet3D
-from vgen_jax.runs.folder import keep_config, write_results
-from vgen_jax.sections import section
-from vgen_jax.slow_model import dtype_of
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.slow import AutoencoderConfig
+from vgen_jax.worlds.slow_networks import dtype_of
 
 
 @dataclasses.dataclass(frozen=True)

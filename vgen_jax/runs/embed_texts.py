@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax.actions import ActionCodec
-from vgen_jax.build import SlowModel
 from vgen_jax.convert.clip import text_embeddings
-from vgen_jax.data.pipeline import PipelineConfig
+from vgen_jax.data.batches import PipelineConfig
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.text import decode_text, encode_text, join_texts
 from vgen_jax.data.windows import WindowIndex, future_texts
-from vgen_jax.log import progress
-from vgen_jax.pretrained import read_texts, write_texts
-from vgen_jax.rollout import ChunkAction
-from vgen_jax.runs.folder import keep_config, write_results
+from vgen_jax.files.log import progress
+from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.actions import ActionCodec
+from vgen_jax.worlds.pretrained import read_texts, write_texts
+from vgen_jax.worlds.rollout import ChunkAction
+from vgen_jax.worlds.slow import SlowModel
 
 MANY_BYTES = 2**32
 

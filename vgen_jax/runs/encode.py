@@ -13,13 +13,13 @@ import numpy as np
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax.build import Autoencoder, load_autoencoder
-from vgen_jax.checkpoint import digest
 from vgen_jax.data.records import INFO_FILE, EpisodeSource, EpisodeWriter, read_info, write_text
 from vgen_jax.data.schema import DatasetInfo
-from vgen_jax.log import progress
-from vgen_jax.runs.folder import keep_config
+from vgen_jax.files.log import progress
+from vgen_jax.files.run_folder import keep_config
+from vgen_jax.learning.checkpoint import digest
 from vgen_jax.types import Array
+from vgen_jax.worlds.slow import Autoencoder, load_autoencoder
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -10,20 +10,21 @@ import numpy as np
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax import evaluate, media, report
-from vgen_jax.build import SlowModel, frame_size, guided_predictor, load_slow_model
-from vgen_jax.checkpoint import digest
-from vgen_jax.data.pipeline import PipelineConfig, evaluation_windows, to_batch
+from vgen_jax.config import section
+from vgen_jax.data.batches import PipelineConfig, evaluation_windows, to_batch
 from vgen_jax.diffusion.samplers import Sampler
-from vgen_jax.log import progress
+from vgen_jax.evaluation import next_chunk as evaluate
+from vgen_jax.evaluation.sources import model_folder
+from vgen_jax.files import media, report
+from vgen_jax.files.log import progress
+from vgen_jax.files.run_folder import keep_config, write_results
+from vgen_jax.learning.checkpoint import digest
 from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
-from vgen_jax.rollout import sample_future, video_keys
-from vgen_jax.runs.clip_sources import model_folder
 from vgen_jax.runs.embed_texts import with_window_texts
 from vgen_jax.runs.evaluate_videos import commit
-from vgen_jax.runs.folder import keep_config, write_results
-from vgen_jax.sections import section
 from vgen_jax.types import Array, Key, Params, VgenError, VideoBatch
+from vgen_jax.worlds.rollout import sample_future, video_keys
+from vgen_jax.worlds.slow import SlowModel, frame_size, guided_predictor, load_slow_model
 
 SHOWN = 8
 

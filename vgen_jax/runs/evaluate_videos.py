@@ -1,7 +1,7 @@
 """Run ``evaluate_videos``: scores of generated videos against real ones, whoever made them.
 
 ``real`` is a folder of videos or of recorded episodes, ``generated`` that or a model: an export, an ``asset:…``, or the
-work directory of a training, whose newest weights then continue the recorded windows (``runs.clip_sources``).
+work directory of a training, whose newest weights then continue the recorded windows (``evaluation.sources``).
 """
 
 import importlib.metadata
@@ -13,24 +13,24 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax import media, report
-from vgen_jax.clips import Clips, Cut, check_alike
+from vgen_jax.config import section
 from vgen_jax.diffusion.samplers import Sampler
+from vgen_jax.evaluation import sources
+from vgen_jax.evaluation.clips import Clips, Cut, check_alike
+from vgen_jax.evaluation.networks import load_nets
+from vgen_jax.evaluation.scoring import RATIO, RETURNS, SCUTS, ScoreConfig, Scores, is_distance, score
+from vgen_jax.files import media, report
+from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.metrics.features import FeatureNet
-from vgen_jax.runs import clip_sources as sources
-from vgen_jax.runs.folder import keep_config, write_results
-from vgen_jax.runs.memory import MemoryConfig
-from vgen_jax.runs.video_nets import load_nets
-from vgen_jax.scoring import RATIO, RETURNS, SCUTS, ScoreConfig, Scores, is_distance, score
-from vgen_jax.sections import section
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.memories import MemoryConfig
 
 SCORES_FILE = "scores.npz"
 SHOWN, SHOWN_FRAMES = 4, 8
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
-    """Writes ``results.json``, ``scores.npz`` (see ``scoring.Scores.rows``), ``samples/pairs.png``, ``report.html``."""
+    """Writes ``results.json``, ``scores.npz`` (``evaluation.scoring.Scores.rows``), ``samples/pairs.png``, ``report.html``."""
     settings = section(ScoreConfig, config.score, "score")
     cut = section(Cut, config.cut, "cut")
     nets = load_nets(settings.metrics, config)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax import sharding
-from vgen_jax.checkpoint import Checkpoints
+from vgen_jax.config import section
+from vgen_jax.devices import sharding
+from vgen_jax.learning.checkpoint import Checkpoints
 from vgen_jax.learning.slow import TrainConfig, abstract_state
 from vgen_jax.learning.state import OptimizerConfig, make_optimizer
 from vgen_jax.runs.train import TASKS
-from vgen_jax.sections import section
 from vgen_jax.types import VgenError
 
 

@@ -31,19 +31,19 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax.actions import ActionCodec
-from vgen_jax.build import AutoencoderConfig, SlowModel, frame_size, load_slow_model
+from vgen_jax.bench.synthetic import made_model
+from vgen_jax.config import section
 from vgen_jax.diffusion.samplers import Sampler
-from vgen_jax.log import forget_peak, peak_mib, progress
-from vgen_jax.rollout import Generated, Start, rollout
-from vgen_jax.runs.folder import keep_config, write_results
+from vgen_jax.files.log import forget_peak, peak_mib, progress
+from vgen_jax.files.run_folder import keep_config, write_results
+from vgen_jax.files.videos import Videos
 from vgen_jax.runs.generate import chunk_decoder, token_length
-from vgen_jax.runs.made_inputs import made_model
-from vgen_jax.runs.memory import MemoryConfig, chunk_sampler, make_memory
-from vgen_jax.runs.videos import Videos
-from vgen_jax.sections import section
-from vgen_jax.slow_model import SlowConfig
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.actions import ActionCodec
+from vgen_jax.worlds.memories import MemoryConfig, chunk_sampler, make_memory
+from vgen_jax.worlds.rollout import Generated, Start, rollout
+from vgen_jax.worlds.slow import AutoencoderConfig, SlowModel, frame_size, load_slow_model
+from vgen_jax.worlds.slow_networks import SlowConfig
 
 TABLE_FILE = "fast_benchmark.md"
 PEAK_CHUNKS = 2  # during which the peak of a process is taken

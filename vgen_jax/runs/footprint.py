@@ -18,14 +18,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax.build import AutoencoderConfig, autoencoder_network
+from vgen_jax.config import section
+from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.learning.slow import TrainConfig, make_update
 from vgen_jax.learning.state import OptimizerConfig, init_state, make_optimizer
 from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
-from vgen_jax.runs.folder import keep_config, write_results
-from vgen_jax.sections import section
-from vgen_jax.slow_model import SlowConfig, denoiser, dtype_of
 from vgen_jax.types import Array, Condition, Params, VgenError, VideoBatch
+from vgen_jax.worlds.slow import AutoencoderConfig, autoencoder_network
+from vgen_jax.worlds.slow_networks import SlowConfig, denoiser, dtype_of
 
 TABLE_FILE = "footprint.md"
 TEXT_TOKENS = 77  # of a text's embedding

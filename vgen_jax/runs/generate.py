@@ -2,7 +2,7 @@
 
 Everything streams: an action is read when its chunk's turn comes, a chunk's frames are decoded and written while the
 next one is being sampled, and memory does not grow with the length. A rollout that was killed goes on when the same
-command is started again (``runs.resume``).
+command is started again (``worlds.resume``).
 """
 
 import dataclasses
@@ -17,22 +17,22 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax import media
-from vgen_jax.actions import ActionCodec, cycled, read_lines
-from vgen_jax.build import SlowModel, frame_size, load_slow_model
+from vgen_jax.config import section
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.diffusion.samplers import Sampler
+from vgen_jax.files import media
+from vgen_jax.files.log import peak_mib, progress
+from vgen_jax.files.run_folder import keep_config, write_results
+from vgen_jax.files.videos import Videos
 from vgen_jax.learning.slow import Preempted, StopSignal
-from vgen_jax.log import peak_mib, progress
 from vgen_jax.memory.files import save_memory
-from vgen_jax.rollout import ChunkAction, Generated, Standing, Start, fresh_memory, opening, rollout
 from vgen_jax.runs.embed_texts import checked, told, with_texts
-from vgen_jax.runs.folder import keep_config, write_results
-from vgen_jax.runs.memory import MEMORY_FILE, MemoryConfig, chunk_sampler, loaded, make_memory, settings
-from vgen_jax.runs.resume import STATE_FILE, Saved, load_standing, save_standing
-from vgen_jax.runs.videos import Videos
-from vgen_jax.sections import section
 from vgen_jax.types import Array, Key, Memory, VgenError
+from vgen_jax.worlds.actions import ActionCodec, cycled, read_lines
+from vgen_jax.worlds.memories import MEMORY_FILE, MemoryConfig, chunk_sampler, loaded, make_memory, settings
+from vgen_jax.worlds.resume import STATE_FILE, Saved, load_standing, save_standing
+from vgen_jax.worlds.rollout import ChunkAction, Generated, Standing, Start, fresh_memory, opening, rollout
+from vgen_jax.worlds.slow import SlowModel, frame_size, load_slow_model
 
 PEAK_EVERY = 100  # frames between two notes of the peak memory
 

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from vgen_jax.build import load_slow_model
+from vgen_jax.config import section
 from vgen_jax.diffusion.samplers import Sampler
+from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.runs.fast_benchmark import FastBenchmarkConfig, Lane, make_lane, play
-from vgen_jax.runs.folder import keep_config, write_results
-from vgen_jax.runs.memory import MemoryConfig
-from vgen_jax.sections import section
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.memories import MemoryConfig
+from vgen_jax.worlds.slow import load_slow_model
 
 TABLE_FILE = "latency.md"
 

@@ -28,20 +28,20 @@ import numpy as np
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax.chips import Chip, chip_of
 from vgen_jax.compose.guidance import classifier_free
+from vgen_jax.config import section
+from vgen_jax.devices.chips import Chip, chip_of
+from vgen_jax.devices.flops import matmul_flops
+from vgen_jax.devices.sharding import MeshConfig, batch_sharding, make_mesh, replicated
 from vgen_jax.diffusion.samplers import Sampler, sample
 from vgen_jax.diffusion.schedules import Schedule
-from vgen_jax.flops import matmul_flops
+from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.learning.slow import CompiledUpdate, Task, TrainConfig, abstract_state, make_update
 from vgen_jax.learning.state import OptimizerConfig, make_optimizer
 from vgen_jax.models.unet_latent import UNet3D
 from vgen_jax.models.unet_pixel import PixelUNet
-from vgen_jax.runs.folder import keep_config, write_results
-from vgen_jax.sections import section
-from vgen_jax.sharding import MeshConfig, batch_sharding, make_mesh, replicated
-from vgen_jax.slow_model import dtype_of
 from vgen_jax.types import Array, Condition, Key, Params, Prediction, VgenError
+from vgen_jax.worlds.slow_networks import dtype_of
 
 TABLE_FILE = "peer_benchmark.md"
 WHAT = ("forward", "train", "generate")
@@ -56,7 +56,7 @@ class PeerConfig:
 
     Attributes:
         network: ``latent`` (``UNet3D`` beside diffusers' ``UNet3DConditionModel``) or ``pixel`` (``PixelUNet`` beside
-            ``peers.pixel_unet``).
+            ``bench.peers.pixel_unet``).
         what: of ``forward``, ``train``, ``generate``; the last of a latent network only.
         batch, frames, height, width: of what the network sees.
         channels, out_channels: of its input and its output.
@@ -114,7 +114,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     mesh_config = section(MeshConfig, config.mesh, "mesh")
     keep_config(config, workdir)
     load_average = os.getloadavg()[0]
-    from vgen_jax.peers import torch_side  # PyTorch is an extra
+    from vgen_jax.bench.peers import torch_side  # PyTorch is an extra
 
     ours = OurSide(settings, config.unet.to_dict(), mesh_config)
     theirs = torch_side.TorchSide(settings, config.unet.to_dict())

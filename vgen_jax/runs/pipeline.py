@@ -11,9 +11,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vgen_jax import report, runs
-from vgen_jax.log import METRICS_FILE
-from vgen_jax.runs.folder import RESULTS_FILE, as_json, keep_config, resolved, write_results
+from vgen_jax import runs
+from vgen_jax.files import report
+from vgen_jax.files.log import METRICS_FILE
+from vgen_jax.files.run_folder import RESULTS_FILE, as_json, keep_config, resolved, write_results
 from vgen_jax.types import VgenError
 
 FINISHED_FILE = "finished.json"

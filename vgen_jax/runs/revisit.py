@@ -1,8 +1,8 @@
 """Run ``revisit``: does a memory bring a place back as it was? (SlowFast-VGen §4.1 and appendix E.)
 
 Every memory follows the same scripted paths, which leave a place and come back to it, at every length and in both
-protocols (``runs.revisit_paths``). A finished (length, protocol, memory) is kept in ``cells/`` and not done again.
-Metrics are computed on decoded frames in memory; mp4 is made for the report only.
+protocols (``evaluation.revisit.paths``). A finished (length, protocol, memory) is kept in ``cells/`` and not done
+again. Metrics are computed on decoded frames in memory; mp4 is made for the report only.
 """
 
 import dataclasses
@@ -18,25 +18,25 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vgen_jax import runs
-from vgen_jax.build import SlowModel, frame_size, load_slow_model
-from vgen_jax.checkpoint import digest
+from vgen_jax.config import section
 from vgen_jax.convert.feature_nets import feature_net
 from vgen_jax.data.records import INFO_FILE, EpisodeSource, read_info
 from vgen_jax.diffusion.samplers import Sampler
-from vgen_jax.log import forget_peak, peak_mib, progress
+from vgen_jax.evaluation.revisit import paths as paths_of
+from vgen_jax.evaluation.revisit.cells import Cell, load_cell, save_cell
+from vgen_jax.evaluation.revisit.paths import PROTOCOLS, Protocol
+from vgen_jax.evaluation.revisit.report import write_page
+from vgen_jax.evaluation.revisit.scores import NETWORKS, PLAIN, TRUTH, Extract, compared, metric_names, score
+from vgen_jax.files.log import forget_peak, peak_mib, progress
+from vgen_jax.files.run_folder import keep_config, resolved, write_results
+from vgen_jax.learning.checkpoint import digest
 from vgen_jax.metrics.features import extractor
-from vgen_jax.rollout import SampleChunk, rollout
-from vgen_jax.runs import revisit_paths as paths_of
-from vgen_jax.runs.folder import keep_config, resolved, write_results
 from vgen_jax.runs.generate import chunk_decoder
-from vgen_jax.runs.memory import MemoryConfig, chunk_sampler, make_memory
-from vgen_jax.runs.place import Place, load_place
-from vgen_jax.runs.revisit_cells import Cell, load_cell, save_cell
-from vgen_jax.runs.revisit_paths import PROTOCOLS, Protocol
-from vgen_jax.runs.revisit_report import write_page
-from vgen_jax.runs.revisit_scores import NETWORKS, PLAIN, TRUTH, Extract, compared, metric_names, score
-from vgen_jax.sections import section
+from vgen_jax.tasks.place import Place, load_place
 from vgen_jax.types import Array, Memory, VgenError
+from vgen_jax.worlds.memories import MemoryConfig, chunk_sampler, make_memory
+from vgen_jax.worlds.rollout import SampleChunk, rollout
+from vgen_jax.worlds.slow import SlowModel, frame_size, load_slow_model
 
 PAIRS = 16  # pairs of frames that a published network sees at once
 # What a cell says of costs -> its name relative to ``none``.

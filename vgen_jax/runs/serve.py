@@ -1,4 +1,4 @@
-"""Run ``serve``: a base model behind HTTP, for adapters that are trained elsewhere (``compose.remote``)."""
+"""Run ``serve``: a base model behind HTTP, for adapters that are trained elsewhere (``black_box.client``)."""
 
 import dataclasses
 import os
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax.build_avid import Base, base_predictor, load_base
-from vgen_jax.compose.black_box import ask_jax
-from vgen_jax.runs.folder import keep_config
-from vgen_jax.sections import section
-from vgen_jax.serve import PredictorServer
+from vgen_jax.black_box.ask import ask_jax
+from vgen_jax.black_box.server import PredictorServer
+from vgen_jax.config import section
+from vgen_jax.files.run_folder import keep_config
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.avid import Base, base_predictor, load_base
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,21 +16,21 @@ import safetensors
 import safetensors.numpy
 from ml_collections import ConfigDict
 
-from vgen_jax import media
 from vgen_jax.compose.guidance import classifier_free
+from vgen_jax.config import section
 from vgen_jax.convert import kl_vae, modelscope
 from vgen_jax.convert.clip import text_embeddings
 from vgen_jax.convert.schedulers import Scheduler, load_scheduler
 from vgen_jax.diffusion.samplers import normal_like, sample
-from vgen_jax.log import peak_mib, progress
+from vgen_jax.files import media
+from vgen_jax.files.log import peak_mib, progress
+from vgen_jax.files.run_folder import keep_config, write_results
+from vgen_jax.files.videos import SHEET_FRAMES
 from vgen_jax.models.autoencoder_kl import AutoencoderKL
 from vgen_jax.models.unet_latent import UNet3D
 from vgen_jax.objectives.autoencoder import from_unit
-from vgen_jax.runs.folder import keep_config, write_results
-from vgen_jax.runs.videos import SHEET_FRAMES
-from vgen_jax.sections import section
-from vgen_jax.slow_model import dtype_of
 from vgen_jax.types import Array, Condition, Key, Params, Prediction, VgenError
+from vgen_jax.worlds.slow_networks import dtype_of
 
 EMBEDDINGS_FILE = "text_embeddings.safetensors"
 

@@ -16,30 +16,30 @@ import numpy as np
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax.build import AutoencoderConfig, action_width, autoencoder_network, load_autoencoder, start_warp
-from vgen_jax.checkpoint import export
-from vgen_jax.compose.black_box import Ask
-from vgen_jax.data.pipeline import PipelineConfig, make_iterator
+from vgen_jax.black_box.ask import Ask
+from vgen_jax.config import section
+from vgen_jax.data.batches import PipelineConfig, make_iterator
 from vgen_jax.data.records import INFO_FILE, read_info
 from vgen_jax.data.schema import DatasetInfo
+from vgen_jax.devices.sharding import MeshConfig, gathered, make_mesh
+from vgen_jax.files.log import is_main_process, progress
+from vgen_jax.files.run_folder import keep_config, resolved
+from vgen_jax.learning.checkpoint import export
 from vgen_jax.learning.slow import Task, TrainConfig, train
 from vgen_jax.learning.state import OptimizerConfig
-from vgen_jax.log import is_main_process, progress
 from vgen_jax.models.autoencoder_kl import AutoencoderKL, principal_path
 from vgen_jax.objectives import autoencoder as autoencoder_objective
 from vgen_jax.objectives import masked_diffusion as diffusion_objective
-from vgen_jax.runs.action import action_task
-from vgen_jax.runs.avid import adapter_task, classifier_task
-from vgen_jax.runs.black_box import black_box_task, remote_task
-from vgen_jax.runs.continued import continued_task
-from vgen_jax.runs.finetune import finetune_task
-from vgen_jax.runs.folder import keep_config, resolved
-from vgen_jax.runs.inputs import Batches, Finish, latents_folder, pipeline_config
-from vgen_jax.runs.place import place_task
-from vgen_jax.sections import section
-from vgen_jax.sharding import MeshConfig, gathered, make_mesh
-from vgen_jax.slow_model import SlowConfig, denoiser
+from vgen_jax.tasks.action import action_task
+from vgen_jax.tasks.adapter import adapter_task, classifier_task
+from vgen_jax.tasks.black_box import black_box_task, remote_task
+from vgen_jax.tasks.finetune import finetune_task
+from vgen_jax.tasks.inputs import Batches, Finish, latents_folder, pipeline_config
+from vgen_jax.tasks.place import place_task
+from vgen_jax.tasks.warm_start import continued_task
 from vgen_jax.types import Array, Key, Params, VgenError
+from vgen_jax.worlds.slow import AutoencoderConfig, action_width, autoencoder_network, load_autoencoder, start_warp
+from vgen_jax.worlds.slow_networks import SlowConfig, denoiser
 
 SAMPLE_BATCHES = 32
 

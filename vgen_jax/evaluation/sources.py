@@ -1,0 +1,266 @@
+"""Where the clips that are scored come from: a folder of videos, recorded episodes, or a model that generates them.
+
+Episodes and models become folders of ``.npz`` files, without loss, so that whatever is scored is scored alike and can
+be looked at. A model generates after the first frames of the recorded windows, along their actions and texts. A clip
+that is there already is not made again, so a run that was stopped goes on.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from vgen_jax.data.batches import choose_windows
+from vgen_jax.data.records import INFO_FILE, EpisodeSource
+from vgen_jax.data.revisits import revisits
+from vgen_jax.data.text import encode_text, join_texts
+from vgen_jax.data.windows import Window, WindowIndex, future_texts
+from vgen_jax.diffusion.samplers import Sampler
+from vgen_jax.evaluation.clips import write_clip
+from vgen_jax.files.log import progress
+from vgen_jax.files.run_folder import CONFIG_FILE
+from vgen_jax.learning.checkpoint import EXPORT_CONFIG, EXPORT_WEIGHTS, digest
+from vgen_jax.runs.embed_texts import with_texts
+from vgen_jax.runs.export import export_newest
+from vgen_jax.types import VgenError
+from vgen_jax.worlds import pretrained
+from vgen_jax.worlds.memories import MemoryConfig, chunk_sampler, make_memory
+from vgen_jax.worlds.rollout import ChunkAction, Start, rollout
+from vgen_jax.worlds.slow import SlowModel, action_width, frame_size, load_slow_model
+
+CHECKPOINTS = "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowsConfig:
+    """Which clips are cut from recorded episodes.
+
+    Attributes:
+        count: how many, spread over scenes and time.
+        past: f_p, frames that open a clip: a model is given them. They are left out of the metrics by ``cut.skip``.
+        frames: after those.
+        action: the actions stored beside the frames: ``continuous``, ``discrete`` or ``none``.
+        seed: of the choice.
+    """
+
+    split: str
+    count: int
+    past: int
+    frames: int
+    action: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.count < 2:
+            raise VgenError(f"windows.count is {self.count}: use 2 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """How a model generates.
+
+    Attributes:
+        future: f_g of every chunk; divides ``windows.frames``.
+        guidance: scale of classifier-free guidance; 1 for none.
+        batch_size: clips at a time; changes memory and speed only.
+        seed: of the noise.
+    """
+
+    future: int
+    guidance: float
+    batch_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.future < 1 or self.batch_size < 1:
+            raise VgenError(f"model.future {self.future} and model.batch_size {self.batch_size}: use 1 or more")
+
+
+class Recorded(NamedTuple):
+    """The windows of a data set that are scored."""
+
+    source: EpisodeSource
+    config: WindowsConfig
+    windows: tuple[Window, ...]
+
+
+def is_records(folder: str) -> bool:
+    """Whether a folder is that of recorded episodes. A model's export has a ``dataset.json`` too, of its training."""
+    path = Path(folder)
+    return (path / INFO_FILE).is_file() and not (path / EXPORT_WEIGHTS).is_file() and not pretrained.is_pipeline(path)
+
+
+def is_model(folder: str) -> bool:
+    """Whether a folder is an export, a pipeline's, or a training's work directory."""
+    path = Path(folder)
+    exported = (path / EXPORT_WEIGHTS).is_file() or (path / "export" / EXPORT_WEIGHTS).is_file()
+    return exported or (path / CHECKPOINTS).is_dir() or pretrained.is_pipeline(path)
+
+
+def model_folder(folder: str, workdir: Path) -> Path:
+    """The export of a model: itself, that of a training, or the newest checkpoint's, written to ``workdir/model``.
+
+    Raises:
+        VgenError: a training that has left no checkpoint, or a folder that is no model's.
+    """
+    path = Path(folder)
+    if (path / EXPORT_WEIGHTS).is_file() or pretrained.is_pipeline(path):
+        return path
+    if (path / "export" / EXPORT_WEIGHTS).is_file():
+        return path / "export"
+    if not (path / CHECKPOINTS).is_dir() or not (path / CONFIG_FILE).is_file():
+        lacks = next(name for name in (EXPORT_CONFIG, EXPORT_WEIGHTS) if not (path / name).is_file())
+        raise VgenError(
+            f"{path / lacks} is missing, so {folder} is no model: give an export, or the work directory of a training"
+        )
+    target = workdir / "model"
+    if jax.process_count() > 1:
+        raise VgenError(
+            f"{folder} has no export yet, which several processes cannot write: run it with run=export first"
+        )
+    if not (target / EXPORT_CONFIG).is_file():
+        export_newest(ConfigDict(json.loads((path / CONFIG_FILE).read_text())), path, target)
+    return target
+
+
+def recorded(folder: str, config: WindowsConfig) -> Recorded:
+    """The chosen windows of a data set.
+
+    Raises:
+        VgenError: latents, too few windows, or actions that the data lack.
+    """
+    source = EpisodeSource(folder, config.split).open()
+    if source.info.content != "frames":
+        raise VgenError(f"{folder} holds latents: give the data with frames")
+    action_width(source.info, config.action)
+    index = WindowIndex(source.frames, source.info.chunk, config.past, config.frames)
+    numbers = choose_windows(source, index, config.count, config.seed)
+    return Recorded(source, config, tuple(index[number] for number in numbers))
+
+
+def write_recorded(data: Recorded, folder: Path) -> Path:
+    """Cuts the windows; with their actions, and with pairs of frames that show one view where poses are recorded."""
+    config = data.config
+    for number, window in _mine(data, folder, "cut"):
+        head = data.source.head(window.episode)
+        start, stop = window.boundary - config.past + 1, window.boundary + config.frames + 1
+        actions = None if config.action == "none" else head.tensors[f"actions.{config.action}"][start : stop - 1]
+        visits = None
+        if "extras.pose" in head.tensors:
+            visits = revisits(head.tensors["extras.pose"][window.boundary + 1 : stop]) + config.past
+        write_clip(_clip(folder, number), data.source.window(window.episode, start, stop), actions, visits)
+    _wait()
+    return folder
+
+
+def write_generated(
+    data: Recorded, model_dir: Path, config: ModelConfig, sampler: Sampler, memory: MemoryConfig, folder: Path
+) -> Path:
+    """Generates the windows' frames after their first ``past`` ones, which stay as they were recorded.
+
+    Raises:
+        VgenError: a model that does not fit the data, or a length that its chunks do not divide.
+    """
+    past, frames = data.config.past, data.config.frames
+    if frames % config.future:
+        raise VgenError(f"windows.frames {frames} is no multiple of model.future {config.future}")
+    model = load_slow_model(model_dir)
+    if frame_size(model) != data.source.info.frame_shape[:2]:
+        sizes = ["x".join(str(n) for n in size) for size in (frame_size(model), data.source.info.frame_shape[:2])]
+        raise VgenError(f"{model_dir} makes frames of {sizes[0]}, {data.source.folder} holds {sizes[1]}: record others")
+    action_width(data.source.info, model.config.actions)
+    conditions = [_condition(model, data, window, config.future) for window in data.windows]
+    tokens = [token_L for _, token_CL in conditions if token_CL is not None for token_L in token_CL]
+    model = with_texts(model, model_dir, tokens)
+    sample_chunk, _ = chunk_sampler(model, sampler, config.guidance, config.future, memory.sampling, memory.guidance)
+    held = make_memory(memory, model, past, config.future).memory
+    encode, decode = jax.jit(lambda f, x: f(x)), jax.jit(lambda f, x: f(x))
+    waiting = list(_mine(data, folder, ""))
+    batches = [waiting[at : at + config.batch_size] for at in range(0, len(waiting), config.batch_size)]
+    for batch in progress(batches, total=len(batches), desc="generate", unit="batch"):
+        # The last batch is filled up, so that all have one shape: what a clip becomes does not depend on the others.
+        rows = [number for number, _ in batch] + [batch[-1][0]] * (config.batch_size - len(batch))
+        first = np.stack([_past_of(data, data.windows[number]) for number in rows])
+        action_BTA, token_BCL = (_stacked([conditions[number][i] for number in rows]) for i in range(2))
+        known = None if action_BTA is None else np.concatenate([np.zeros_like(action_BTA[:, :1]), action_BTA], 1)
+        start = Start(
+            encode(model.autoencoder.encode, first),
+            None if known is None else known[:, :past],
+            np.asarray(rows, np.int32),
+        )
+        chunks = [
+            ChunkAction(
+                "",
+                None if token_BCL is None else token_BCL[:, chunk],
+                None if known is None else known[:, past + chunk * config.future : past + (chunk + 1) * config.future],
+            )
+            for chunk in range(frames // config.future)
+        ]
+        made = [
+            np.asarray(decode(model.autoencoder.decode, chunk.latents_BTHWC))
+            for chunk in rollout(sample_chunk, held, start, chunks, config.future, jax.random.key(config.seed))
+        ]
+        videos = np.concatenate([first, *made], axis=1)
+        for (number, _), video in zip(batch, videos, strict=False):
+            write_clip(_clip(folder, number), video, None, None)
+    _wait()
+    return folder
+
+
+def generated_contract(model_dir: Path, config: ModelConfig, sampler: Sampler, memory: MemoryConfig) -> dict[str, str]:
+    """What made the generated clips; none of it decides what the numbers mean."""
+    return {
+        "model_sha256": digest(model_dir),
+        "sampler": f"{sampler.kind} {sampler.steps} steps eta {sampler.eta} guidance {config.guidance}",
+        "chunk_frames": str(config.future),
+        "memory": memory.kind,
+        "seed": str(config.seed),
+    }
+
+
+def _condition(
+    model: SlowModel, data: Recorded, window: Window, future: int
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The actions between a window's frames, model units (T, A), and the tokens of each generated chunk, (C, L)."""
+    head, past, frames = data.source.head(window.episode), data.config.past, data.config.frames
+    action, tokens, space, size = None, None, model.config.actions, model.config.text.max_length
+    if space != "none":
+        raw = head.tensors[f"actions.{space}"][window.boundary - past + 1 : window.boundary + frames]
+        action = model.data.action_spaces[space].to_model(raw)
+    if model.config.text.width:
+        texts = (join_texts(future_texts(head.texts, window.boundary + at, future)) for at in range(0, frames, future))
+        tokens = np.stack([encode_text(text, size) for text in texts])
+    return action, tokens
+
+
+def _past_of(data: Recorded, window: Window) -> np.ndarray:
+    return data.source.window(window.episode, window.boundary - data.config.past + 1, window.boundary + 1)
+
+
+def _stacked(parts: list[np.ndarray | None]) -> np.ndarray | None:
+    there = [part for part in parts if part is not None]
+    return np.stack(there) if there else None
+
+
+def _mine(data: Recorded, folder: Path, what: str) -> Iterator[tuple[int, Window]]:
+    """This process's windows that are not written yet."""
+    every = range(jax.process_index(), len(data.windows), jax.process_count())
+    waiting = [number for number in every if not _clip(folder, number).is_file()]
+    for number in progress(waiting, total=len(waiting), desc=what, unit="clip") if what else waiting:
+        yield number, data.windows[number]
+
+
+def _clip(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.npz"
+
+
+def _wait() -> None:
+    """Until every process has written its clips."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("clips are written")

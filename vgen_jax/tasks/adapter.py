@@ -1,0 +1,115 @@
+"""AVID's trainings as tasks of ``train``: base, adapters, baselines (``adapter``), classifier (``noisy_actions``).
+
+``config.world`` is what all of them share (``worlds.avid_networks.WorldConfig``, without what the data say),
+``config.method`` what is trained. ``base_dir`` names the base that adapters stand on, ``start_dir`` the model that
+fine-tuning begins with; empty where there is none. No export holds anything of a base but its digest.
+
+A latent UNet (``worlds.avid_networks.LatentConfig``) is trained on latents that the run ``encode`` wrote, a pixel UNet
+on frames.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from ml_collections import ConfigDict
+
+from vgen_jax.config import section
+from vgen_jax.data.records import read_info
+from vgen_jax.data.schema import DatasetInfo
+from vgen_jax.learning.checkpoint import export
+from vgen_jax.learning.slow import Task
+from vgen_jax.objectives.adapter import AdapterLoss, adapter
+from vgen_jax.objectives.autoencoder import to_unit
+from vgen_jax.objectives.noisy_actions import noisy_actions
+from vgen_jax.tasks.inputs import Batches, Finish, pipeline_config
+from vgen_jax.types import Array, Key, Params, VgenError
+from vgen_jax.worlds.avid import ClassifierConfig, MethodConfig, classifier_network, load_base, method_of
+from vgen_jax.worlds.avid_networks import LatentConfig, WorldConfig
+from vgen_jax.worlds.slow import action_width
+
+
+def world_config(config: ConfigDict, info: DatasetInfo, folder: str, latent: bool = False) -> WorldConfig:
+    """The world, with the width of its actions, its channels and its autoencoder from the data.
+
+    Args:
+        latent: whether the network denoises latents.
+
+    Raises:
+        VgenError: data of another kind.
+    """
+    if latent and info.content != "latents":
+        raise VgenError(
+            f"{folder} holds frames, a latent UNet is trained on latents: make them with the run encode "
+            "(--config=configs/avid/rt1.py:VARIANT.latents) and give its folder as data.data_dir"
+        )
+    if not latent and info.content != "frames":
+        raise VgenError(f"{folder} holds latents: pixel models are trained on frames")
+    values = {
+        **config.world.to_dict(),
+        "action_dim": action_width(info, config.world.actions),
+        "channels": info.frame_shape[-1],
+        "autoencoder": info.latents["digest"] if info.latents else "",
+    }
+    return section(WorldConfig, values, "world")
+
+
+def to_model(world: WorldConfig) -> Partial:
+    """What makes a batch's video what the world's models denoise: frames in [-1, 1], or the latents as they are."""
+    return Partial(_same) if world.autoencoder else Partial(to_unit)
+
+
+def _same(latents: Array) -> Array:
+    return latents
+
+
+def check_windows(config: ConfigDict, world: WorldConfig) -> None:
+    """Raises VgenError for windows that do not open with ``world.past`` frames."""
+    if any(past != world.past for past, _ in config.data.windows):
+        raise VgenError(
+            f"config key data.windows is {config.data.windows}: every window opens with world.past {world.past} frames"
+        )
+
+
+def adapter_task(config: ConfigDict) -> tuple[Task, Finish]:
+    """Trains a base, an adapter or a baseline with the denoising loss."""
+    data = pipeline_config(config)
+    settings = section(MethodConfig, config.method.to_dict(), "method")
+    latent = isinstance(settings.unet, LatentConfig)
+    world = world_config(config, read_info(data.data_dir), data.data_dir, latent)
+    check_windows(config, world)
+    loss = section(AdapterLoss, config.objective.loss, "objective.loss")
+    base = load_base(Path(config.base_dir)) if config.base_dir else None
+    start = load_base(Path(config.start_dir)) if config.start_dir else None
+    method = method_of(settings, world, base, start)
+    objective = adapter(method.predict, to_model(world), world.past, world.schedule, loss)
+
+    def finish(params: Params, folder: Path) -> None:
+        described = {"method": dataclasses.asdict(settings), "world": dataclasses.asdict(world)}
+        export(folder, params, {**described, "base_sha256": base.sha256 if base else ""})
+
+    return Task(method.init, objective, Batches(data), method.start), finish
+
+
+def classifier_task(config: ConfigDict) -> tuple[Task, Finish]:
+    """Trains the action classifier of noisy frames."""
+    data = pipeline_config(config)
+    info = read_info(data.data_dir)
+    world = world_config(config, info, data.data_dir)
+    check_windows(config, world)
+    settings = section(ClassifierConfig, config.classifier.to_dict(), "classifier")
+    network = classifier_network(settings, world)
+
+    def classify(params: Params, x_t_BTHWC: Array, t_B: Array, past_BTHWC: Array) -> Array:
+        return network.apply({"params": params}, x_t_BTHWC, t_B, past_BTHWC)  # type: ignore[return-value]
+
+    def init(rng: Key) -> Params:
+        frame = jnp.zeros((1, 1, *info.frame_shape))
+        return network.init(rng, frame, jnp.zeros((1,), jnp.int32), frame)["params"]
+
+    def finish(params: Params, folder: Path) -> None:
+        export(folder, params, {"classifier": dataclasses.asdict(settings), "world": dataclasses.asdict(world)})
+
+    objective = noisy_actions(classify, Partial(to_unit), world.past, world.schedule)
+    return Task(init, objective, Batches(data)), finish

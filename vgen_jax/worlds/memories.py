@@ -1,0 +1,179 @@
+"""The config's section ``memory`` as a Memory, and the sampler that hears what a memory recalls."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+
+from vgen_jax.compose.contrast import contrastive
+from vgen_jax.diffusion.samplers import Sampler
+from vgen_jax.learning.checkpoint import digest
+from vgen_jax.learning.fast import FastConfig, FastState, fast_step, fast_update, init_fast
+from vgen_jax.memory.anchor import Anchor
+from vgen_jax.memory.context import Context, ContextConfig
+from vgen_jax.memory.files import load_memory
+from vgen_jax.memory.none import NoMemory
+from vgen_jax.memory.retrieval import Retrieval, Walk
+from vgen_jax.memory.temp_lora import TempLora, TempLoraWhole
+from vgen_jax.nn.lora import Lora, merge, with_lora
+from vgen_jax.types import Array, Key, Memory, Params, Predictor, Recalled, Reference, VgenError, VideoBatch
+from vgen_jax.worlds.rollout import SampleChunk, Start, fresh_memory, sample_future
+from vgen_jax.worlds.slow import SlowModel, condition_of, guided_predictor
+
+MEMORY_FILE = "memory.safetensors"
+ADAPTED = "unet"  # the part of a slow model's parameters that adapters are for
+Sampling = Literal["merged", "intercepted"]
+Seen = tuple[Array, Reference | None]  # the clean past, and frames to be seen again
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryConfig:
+    """What a rollout remembers beyond its last f_p frames.
+
+    Attributes:
+        kind: ``none``, ``context`` (the last chunks as a longer past), ``anchor`` (the first frame as extra past),
+            ``retrieval`` (frames from where the camera was before, to be moved) or ``temp_lora``.
+        load: a ``memory.safetensors`` of an earlier run to begin with; empty to begin with nothing.
+        sampling: how adapters enter the sampler. ``merged``: into the weights, once per chunk, which needs room for a
+            second copy of the adapted weights and takes one video after the other. ``intercepted``: beside the weights
+            in every step, all videos at once.
+        guidance: how far a prediction goes from that without adapters to that with them (``compose.contrast``); 1 is
+            the adapters' own, other values ask the network twice.
+        context: of kind ``context``.
+        temp_lora: of kind ``temp_lora``.
+    """
+
+    kind: Literal["none", "context", "anchor", "retrieval", "temp_lora"]
+    load: str
+    sampling: Sampling
+    guidance: float
+    context: ContextConfig
+    temp_lora: FastConfig
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise VgenError(f"config key memory.kind is '{self.kind}': use one of {', '.join(KINDS)}")
+        if self.sampling not in ("merged", "intercepted"):
+            raise VgenError(f"config key memory.sampling is '{self.sampling}': use merged or intercepted")
+
+
+class Built(NamedTuple):
+    """A memory, and how often its update has been compiled so far."""
+
+    memory: Memory
+    compilations: Callable[[], int]
+
+
+def make_memory(config: MemoryConfig, model: SlowModel, past: int, future: int) -> Built:
+    """The memory of rollouts with f_p = ``past`` and f_g = ``future``."""
+    return KINDS[config.kind](config, model, past, future)
+
+
+def _without_learning(memory: Memory) -> Built:
+    return Built(memory, lambda: 0)
+
+
+def _context(config: MemoryConfig, model: SlowModel, past: int, future: int) -> Built:
+    trained = max(f_p + f_g for f_p, f_g in model.windows)
+    return _without_learning(Context(config.context.past_frames(past, future, trained)))
+
+
+def _retrieval(config: MemoryConfig, model: SlowModel, past: int, future: int) -> Built:
+    if not model.config.warp.width:
+        raise VgenError("config key memory.kind is 'retrieval', but this model moves no frames: use one with slow.warp")
+    space = model.data.action_spaces[model.config.actions]
+    return _without_learning(Retrieval(Walk(space.names, space.scale)))
+
+
+def _temp_lora(config: MemoryConfig, model: SlowModel, past: int, future: int) -> Built:
+    fast, slow, params = config.temp_lora, model.config, jax.device_put(model.params)
+    networks = model.denoiser
+    pure = fast_step(fast, networks.embed, networks.predict, slow.kind, slow.schedule, slow.masking)
+    step = jax.jit(pure, donate_argnums=0)
+    update = fast_update(fast, step)
+    begin = jax.jit(lambda key_B: init_fast(fast, model.params[ADAPTED], key_B))
+
+    def learn(state: FastState, windows: VideoBatch, key_B: Key) -> FastState:
+        return update(state, params, windows, key_B)[0]
+
+    memory = TempLora(begin, learn) if fast.clips == "last" else TempLoraWhole(begin, learn, fast.steps)
+    return Built(memory, step._cache_size)  # type: ignore[attr-defined]
+
+
+KINDS: dict[str, Callable[[MemoryConfig, SlowModel, int, int], Built]] = {
+    "none": lambda *_: _without_learning(NoMemory()),
+    "context": _context,
+    "anchor": lambda *_: _without_learning(Anchor()),
+    "retrieval": _retrieval,
+    "temp_lora": _temp_lora,
+}
+
+
+def settings(config: MemoryConfig, model_dir: Path) -> dict[str, Any]:
+    """What a saved state must have been made with to be gone on with."""
+    lora = dataclasses.asdict(config.temp_lora.lora) if config.kind == "temp_lora" else {}
+    return {"kind": config.kind, "model_sha256": digest(model_dir), "lora": lora}
+
+
+def loaded(config: MemoryConfig, memory: Memory, start: Start, rng: Key, model_dir: Path) -> Any:
+    """The state that ``config.load`` names; ``None`` if it names none."""
+    if not config.load:
+        return None
+    return load_memory(Path(config.load), fresh_memory(memory, start, rng), settings(config, model_dir))
+
+
+def with_adapter(model: SlowModel, lora: Lora) -> SlowModel:
+    """The model with the adapter beside its weights."""
+    return model._replace(denoiser=model.denoiser._replace(predict=with_lora(model.denoiser.predict, lora)))
+
+
+def merged(params: Params, lora: Lora) -> Params:
+    """A slow model's parameters with the adapter in its weights."""
+    return {**params, ADAPTED: merge(params[ADAPTED], lora)}
+
+
+def chunk_sampler(
+    model: SlowModel,
+    sampler: Sampler,
+    guidance: float,
+    frames: int,
+    sampling: Sampling = "merged",
+    contrast: float = 1.0,
+) -> tuple[SampleChunk, Callable[[], int]]:
+    """The jitted sampler of one chunk, with a function that tells how often it was compiled.
+
+    Args:
+        guidance: scale of classifier-free guidance.
+        contrast: ``MemoryConfig.guidance``.
+    """
+    config = model.config
+
+    def windows(predictor: Predictor, params: Params, seen: Seen, window: VideoBatch, key_B: Key) -> Array:
+        condition = condition_of(model, params, window, seen[1])
+        return sample_future(predictor, condition, seen[0], frames, config.schedule, sampler, config.masking, key_B)
+
+    @jax.jit
+    def sample(params: Params, adapters: Lora | None, seen: Seen, window: VideoBatch, key_B: Key) -> Array:
+        if adapters is None:
+            return windows(guided_predictor(model, params, window, guidance, seen[1]), params, seen, window, key_B)
+
+        def one(inputs: tuple[Lora, Seen, VideoBatch, Key]) -> Array:
+            lora, (seen, window, key) = inputs[0], jax.tree.map(lambda x: x[None], inputs[1:])
+            if sampling == "merged":
+                remembered = guided_predictor(model, merged(params, lora), window, guidance, seen[1])
+            else:
+                remembered = guided_predictor(with_adapter(model, lora), params, window, guidance, seen[1])
+            plain = guided_predictor(model, params, window, guidance, seen[1])
+            return windows(contrastive(plain, remembered, contrast), params, seen, window, key)[0]
+
+        each = jax.lax.map if sampling == "merged" else lambda f, xs: jax.vmap(f)(xs)
+        return each(one, (adapters, seen, window, key_B))
+
+    params = jax.device_put(model.params)
+
+    def sample_chunk(recalled: Recalled, window: VideoBatch, key_B: Key) -> Array:
+        return sample(params, recalled.adapter, (recalled.past.frames_BTHWC, recalled.reference), window, key_B)
+
+    return sample_chunk, sample._cache_size  # type: ignore[attr-defined]
