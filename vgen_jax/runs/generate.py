@@ -31,7 +31,7 @@ from vgen_jax.worlds.rollout import ChunkAction, Generated, Standing, rollout
 from vgen_jax.worlds.sampling import chunk_sampler
 from vgen_jax.worlds.slow import chunk_decoder, load_slow_model, token_length
 from vgen_jax.worlds.start import StartConfig, starting_point
-from vgen_jax.worlds.texts import checked, told, with_texts
+from vgen_jax.worlds.texts import checked, rollout_texts, with_texts
 
 PEAK_EVERY = 100  # frames between two notes of the peak memory
 
@@ -81,7 +81,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     codec = ActionCodec(model.data, model.config.actions, token_length(model), generate.future)
     typed = generate.actions_from == "-"
     announced = codec.chunks(generate.actions) if typed else action_stream(codec, generate)
-    model = with_texts(model, config.model_dir, told(codec, announced, typed))
+    model = with_texts(model, config.model_dir, rollout_texts(codec, announced, typed))
     start, first = starting_point(model, start_config, generate.past)
     sample_chunk, compilations = chunk_sampler(
         model, sampler, generate.guidance, generate.future, memory_config.sampling, memory_config.guidance
@@ -162,7 +162,7 @@ def write_videos(
     """
     done, m = (since.chunks, since.memory) if since else (0, None)
     peaks: dict[int, float] = {}
-    begun = time.perf_counter() - unfinished.seconds
+    started = time.perf_counter() - unfinished.seconds
     stop = None if generate.actions_from == "-" else StopSignal()  # a wait for a line is not to be outlasted
     try:
         with progress(total=generate.frames // generate.future or None, desc="generate", unit="chunk") as bar:
@@ -173,7 +173,7 @@ def write_videos(
                 stopping = stop is not None and stop.reached(done)
                 if done % unfinished.every == 0 or stopping:
                     videos.flush()
-                    unfinished.save(chunk, time.perf_counter() - begun)
+                    unfinished.save(chunk, time.perf_counter() - started)
                 if stopping:
                     raise Preempted(done)
                 if done * generate.future % PEAK_EVERY < generate.future:
@@ -182,4 +182,4 @@ def write_videos(
     finally:
         if stop is not None:
             stop.restore()
-    return Written(done * generate.future, time.perf_counter() - begun, peaks, m)
+    return Written(done * generate.future, time.perf_counter() - started, peaks, m)
