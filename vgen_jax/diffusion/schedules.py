@@ -6,8 +6,8 @@ Steps are Flawed", algorithm 1.
 
 Flow matching (Lipman et al. 2023) is one of them. Its x_s = (1 - s) x_0 + s eps, with flow time s = 1 at pure noise
 and s = 0 at the data, is divided by sqrt((1 - s)² + s²), so that alpha² + sigma² is 1 as ever; step t is at
-s = (t + 1) / steps. A straight step of its ODE from s to r, x_r = x̂_0 + (r / s) (x_s - x̂_0), is then a step of DDIM. Any
-schedule has a flow time by its signal-to-noise ratio, s = sigma / (alpha + sigma).
+s = (t + 1) / steps. A straight step of its ODE from s to r, x_r = x̂_0 + (r / s) (x_s - x̂_0), is then a step of DDIM.
+Any schedule has a flow time by its signal-to-noise ratio, s = sigma / (alpha + sigma).
 """
 
 import dataclasses

@@ -6,10 +6,10 @@ is always reported beside it, in the units of eq. (2). Conditions are dropped pe
 
 Three options go beyond the paper. ``weighting = "velocity"`` counts the error as one of flow matching's velocity: an
 x_0 is predicted, which a narrow network can, and weighed as 1 / max(s, 0.1)² (Li and He 2025, "Back to Basics: Let
-Denoising Generative Models Denoise"). ``draw = "noisy"`` draws the flow time s half of the time as 1 - u², u uniform, and
-half as sigmoid(N(0.8, 1.2²)) (Esser et al. 2024, with a shift towards noise): what a scene is like is decided at the
-noisiest steps, which a logit-normal alone hardly draws. ``flow`` adds a loss of the movement itself, for networks that
-move a reference: the mean of |moved - x_0| where the reference shows what is seen.
+Denoising Generative Models Denoise"). ``draw = "noisy"`` draws the flow time s half of the time as 1 - u², u uniform,
+and half as sigmoid(N(0.8, 1.2²)) (Esser et al. 2024, with a shift towards noise): what a scene is like is decided at
+the noisiest steps, which a logit-normal alone hardly draws. ``flow`` adds a loss of the movement itself, for networks
+that move a reference: the mean of |moved - x_0| where the reference shows what is seen.
 
 Eq. (3), fast learning, is the same without a clean past: every frame is noised at t, told to be at t, and counts.
 """
