@@ -2,7 +2,7 @@
 
     python -m vgen_jax.main --config=configs/data/maze.py:plain --workdir=data/maze
 
-Needs ``pip install -e ".[sim]"``, no account, no display, no assets. A second start goes on where the first one stopped.
+Needs ``pip install -e ".[sim]"``, no account, display or assets. A second start goes on where the first one stopped.
 A world of one's own: ``--config.collect.maze.colors=6`` and so on (``data.sims.maze_layout.MazeConfig``).
 
 variant    world                                      frames (train + validation)  size   hardware and time

@@ -13,12 +13,13 @@ a loss of its own (``objectives.masked_diffusion``).
 variant  frames a world  size     hardware                             what to expect
 tiny     1,500           16×16    2 cores, 2 minutes                   nothing to look at: for tests
 cpu      300,000         64×64    2 cores, about 2 hours               not measured yet
-day      1 million       64×64    2 cores, about 20 hours              not measured yet
+day      500,000         64×64    2 cores, about 20 hours              not measured yet
 small    300,000         64×64    one data-centre GPU, 8 minutes       not measured yet
 base     10 million      128×128  8 GPUs or a TPU v5e-8                not measured yet
 """
 
 from configs import common
+from configs.data import maze as data
 from configs.slow import vizdoom
 
 SAMPLER_STEPS = 6
@@ -37,7 +38,7 @@ RECIPE = {
 # The small models have no attention but the middle's; a latent pixel has 64 dimensions, hence 128 channels.
 CPU = {
     **vizdoom.VARIANTS["cpu"],
-    "autoencoder_steps": 1500, "augment_past": 0.4, "sampler_steps": SAMPLER_STEPS,
+    "episode_steps": data.EPISODE_STEPS, "autoencoder_steps": 1500, "augment_past": 0.4, "sampler_steps": SAMPLER_STEPS,
     "unet": {**vizdoom.VARIANTS["cpu"]["unet"], "block_channels": (128, 128)},
     "windows": ((2, 4), (1, 4), (6, 4)), "weights": (0.7, 0.15, 0.15),
     "steps": 10_000, "patterned_steps": 2_000, "checkpoint_every": 500, "ema": 0.998,
@@ -53,7 +54,7 @@ VARIANTS = {
     "cpu": CPU,
     "day": {
         **CPU,
-        "frames": {"train": 1_000_000, "validation": 24_000}, "steps": 80_000, "patterned_steps": 80_000,
+        "frames": data.FRAMES, "steps": 80_000, "patterned_steps": 80_000,
         "decay": "constant", "ema": 0.9995,
     },
     "small": {
@@ -72,6 +73,8 @@ def stages(v):
     """The stages of a variant, in order."""
     plain = common.world_stages(v, RECIPE)
     patterned = common.world_stages(v, {**RECIPE, "simulator": "maze_patterned"})
+    for stages_of_world, simulator in ((plain, "maze_plain"), (patterned, "maze_patterned")):
+        stages_of_world["data"]["collect"]["maze"] = data.world(simulator)
     slow = plain["slow"]
     source = slow["data"]["data_dir"]
     other = {"@data": "@data_patterned", "@latents": "@latents_patterned"}[source]
