@@ -40,6 +40,7 @@ CPU = {
     **vizdoom.VARIANTS["cpu"],
     "episode_steps": data.EPISODE_STEPS, "autoencoder_steps": 1500, "augment_past": 0.4, "sampler_steps": SAMPLER_STEPS,
     "unet": {**vizdoom.VARIANTS["cpu"]["unet"], "block_channels": (128, 128)},
+    "warp": {**vizdoom.VARIANTS["cpu"]["warp"], "width": 80},  # what 16 MiB of float16 have room for
     "windows": ((2, 4), (1, 4), (6, 4)), "weights": (0.7, 0.15, 0.15),
     "steps": 10_000, "patterned_steps": 2_000, "checkpoint_every": 500, "ema": 0.998,
 }  # fmt: skip
