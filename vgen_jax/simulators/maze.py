@@ -12,7 +12,7 @@ from vgen_jax.simulators.base import Observation
 from vgen_jax.simulators.commands import walker_commands, walker_space
 from vgen_jax.simulators.doom import FPS, DoomEngine, import_vizdoom
 from vgen_jax.simulators.maze_layout import COLORS, Layout, MazeConfig, make_layout
-from vgen_jax.simulators.maze_wad import CELL, WALL_RGB, spots, write_wad
+from vgen_jax.simulators.maze_wad import CELL, WALL_RGB, starts, write_wad
 from vgen_jax.types import VgenError
 
 GENERATOR = 1  # changes whenever a seed gives another maze, or a maze other pictures
@@ -49,14 +49,19 @@ class MazeSimulator:
         self.commands = walker_commands(chunk)
         self.action_space = walker_space(chunk)
         self._engine = DoomEngine(size, Path(vizdoom.__file__).parent / "freedoom2.wad", _TONE)
-        self._block: int | None = None
+        # The collector asks for them in every episode, and thousands of names take milliseconds.
+        counts = {"train": config.train_scenes, "validation": config.validation_scenes}
+        self._scenes = {
+            split: tuple(f"{self.name}/{seed}" for seed in range(first, first + counts[split]))
+            for split, first in _FIRST.items()
+        }
+        self._layouts: dict[int, Layout] = {}
         self._layout: Layout | None = None
 
     def scenes(self, split: str) -> tuple[str, ...]:
-        if split not in _FIRST:
-            raise VgenError(f"split {split!r} has no mazes; expected {' or '.join(_FIRST)}")
-        count = {"train": self.config.train_scenes, "validation": self.config.validation_scenes}[split]
-        return tuple(f"{self.name}/{seed}" for seed in range(_FIRST[split], _FIRST[split] + count))
+        if split not in self._scenes:
+            raise VgenError(f"split {split!r} has no mazes; expected {' or '.join(self._scenes)}")
+        return self._scenes[split]
 
     def layout(self, scene: str) -> Layout:
         """The maze of a scene."""
@@ -66,24 +71,22 @@ class MazeSimulator:
         """Loads the maze and moves the player near the centre of a cell, facing a way, all drawn from the seed."""
         rng = np.random.default_rng(seed)
         number = _seed(scene)
-        self._prepare(number // _BLOCK)
-        self._layout = self.layout(scene)
+        if number not in self._layouts:
+            self._prepare(number - number % _BLOCK)
+        self._layout = self._layouts[number]
         self._engine.load(_lump(number), int(rng.integers(2**31)))
-        places = spots(self._layout)
+        places = starts(self._layout)
         x, y = places[rng.integers(len(places))] + rng.integers(-_MARGIN, _MARGIN + 1, 2)
         self._engine.place(int(x), int(y))
         return self.step(np.array([float(rng.uniform(-180, 180)), 0, 0], np.float32))
 
-    def _prepare(self, block: int) -> None:
-        """Writes the WAD of a block of mazes and starts the engine with it, unless it is there."""
-        if block == self._block:
-            return
-        numbers = range(block * _BLOCK, (block + 1) * _BLOCK)
+    def _prepare(self, first: int) -> None:
+        """Writes the WAD of a block of mazes and starts the engine with it."""
+        layouts = {n: make_layout(self.config, n) for n in range(first, first + _BLOCK)}
         path = self._engine.folder / "mazes.wad"
-        layouts = {_lump(n): make_layout(self.config, n) for n in numbers}
-        write_wad(path, layouts, self.config.floor_lines)
-        self._engine.start(_lump(numbers[0]), path)
-        self._block = block
+        write_wad(path, {_lump(n): layout for n, layout in layouts.items()}, self.config.floor_lines)
+        self._engine.start(_lump(first), path)
+        self._layouts = layouts
 
     def step(self, action: np.ndarray) -> Observation:
         return self._engine.step(action)

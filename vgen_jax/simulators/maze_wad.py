@@ -25,7 +25,8 @@ WALL_RGB = (
 )  # fmt: skip
 FLOOR_RGB = ((90, 80, 70), (70, 90, 70), (70, 75, 100), (110, 100, 90), (60, 60, 60), (120, 110, 70))
 CEILING_RGB = (150, 170, 190)
-LANDMARKS = (2035, 2028, 30, 33, 2012, 2018, 41, 54)  # barrel, lamp, pillars, medikit, armour, eye, tree
+# Barrel, lamp, pillars, column, candelabra, eye, tree: solid, so that nobody picks one up or walks through it.
+LANDMARKS = (2035, 2028, 30, 33, 48, 35, 41, 54)
 _START = 1
 _SKILLS = "".join(f"skill{n}=true;" for n in range(1, 6))
 # (neighbour's row and column, the corners of the edge such that its right side is this cell, axis of the pair of walls)
@@ -73,6 +74,13 @@ def floor_texture(color: int, lines: bool) -> Image.Image:
 def spots(layout: Layout) -> np.ndarray:
     """(N, 2) int x, y in map units: the centres of the open cells."""
     return layout.open_N2[:, ::-1] * CELL + CELL // 2
+
+
+def starts(layout: Layout) -> np.ndarray:
+    """(N, 2) int x, y in map units: the spots on which no landmark stands."""
+    free_YX = layout.room_YX != WALL
+    free_YX[tuple(layout.landmark_Y2.T)] = False
+    return spots(layout)[free_YX[tuple(layout.open_N2.T)]]
 
 
 def textmap(layout: Layout) -> str:
