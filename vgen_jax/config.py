@@ -1,9 +1,10 @@
 """A section of a configuration as a frozen dataclass: an unknown or a missing key is an error that names it."""
 
 import dataclasses
+import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,17 @@ def section(cls: type[T], values: Mapping[str, Any], name: str) -> T:
     fields = {field.name for field in dataclasses.fields(cls)}
     for key in values:
         if key not in fields:
-            raise VgenError(f"config key {name}.{key} is unknown: {name} has {', '.join(sorted(fields))}")
+            guess = nearest(key, fields)
+            raise VgenError(f"config key {name}.{key} is unknown: {guess}{name} has {', '.join(sorted(fields))}")
     for key in sorted(fields - set(values)):
         raise VgenError(f"config key {name}.{key} is missing: add it")
     return cls(**{key: _typed(value, hints[key], f"{name}.{key}") for key, value in values.items()})
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A guess at what a misspelt name was meant to be, for the middle of a message; empty where nothing is near."""
+    found = difflib.get_close_matches(name, sorted(names), n=1)
+    return f"did you mean '{found[0]}'? " if found else ""
 
 
 def _closest(hint: Any, value: Mapping[str, Any]) -> Any:

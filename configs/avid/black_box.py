@@ -9,10 +9,12 @@ that is away is asked ten times in about two minutes; then the run ends with its
 on.
 """
 
+from ml_collections import ConfigDict
+
 from configs.avid import coinrun
 
 
-def get_config(arg="cpu"):
+def get_config(arg: str = "cpu") -> ConfigDict:
     """The training of the adapter of a variant."""
     config = coinrun.get_config(f"{arg}.avid").unlock()
     del config.base_dir

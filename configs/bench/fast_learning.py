@@ -23,6 +23,7 @@ projections (``modelscope_attention``).
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.common import Section
 from configs.slow import modelscope
 
 ATTENTION = "attn"
@@ -43,10 +44,10 @@ ATTENTION_ONLY = {
     },
 }  # fmt: skip
 WINDOW = {"past": 2, "future": 4, "chunks": 15, "warm_up": 2}
-BUNDLED = {"model_dir": "asset:vizdoom/slow", "made": {}, **WINDOW, "steps": 25, "memories": MERGED}
+BUNDLED: Section = {"model_dir": "asset:vizdoom/slow", "made": {}, **WINDOW, "steps": 25, "memories": MERGED}
 
 
-def full():
+def full() -> Section:
     """ModelScopeT2V's networks in float32."""
     slow, autoencoder = modelscope.FULL
     return {
@@ -55,10 +56,10 @@ def full():
     }  # fmt: skip
 
 
-MODELSCOPE = {
+MODELSCOPE: Section = {
     **BUNDLED, "model_dir": "", "made": full(), "past": 2, "future": 2, "chunks": 3, "warm_up": 1, "guidance": 9.0,
 }  # fmt: skip
-VARIANTS = {
+VARIANTS: dict[str, Section] = {
     "plain": {**BUNDLED, "guidance": 1.0},
     "guided": {**BUNDLED, "guidance": 2.0},
     "modelscope": {**MODELSCOPE, "memories": LAST},
@@ -67,11 +68,9 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def get_config(arg="plain"):
+def get_config(arg: str = "plain") -> ConfigDict:
     """The run."""
-    if arg not in VARIANTS:
-        raise ValueError(f"configs/bench/fast_learning.py has no variant '{arg}': use one of {', '.join(VARIANTS)}")
-    v = VARIANTS[arg]
+    v = VARIANTS[common.known("configs/bench/fast_learning.py", arg, VARIANTS)]
     return ConfigDict(
         {
             "run": "fast_benchmark",

@@ -9,18 +9,17 @@ directory. Leave the machine alone meanwhile: the result notes its load.
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.common import Section
 
-VARIANTS = {
+VARIANTS: dict[str, Section] = {
     "cpu": {"model_dir": "asset:vizdoom/slow", "past": 2, "future": 4, "chunks": 15, "steps": (4, 10, 25)},
     "tiny": {"model_dir": "@slow/export", "past": 2, "future": 2, "chunks": 2, "steps": (1, 2)},
 }
 
 
-def get_config(arg="cpu"):
+def get_config(arg: str = "cpu") -> ConfigDict:
     """The run."""
-    if arg not in VARIANTS:
-        raise ValueError(f"configs/bench/latency.py has no variant '{arg}': use one of {', '.join(VARIANTS)}")
-    v = VARIANTS[arg]
+    v = VARIANTS[common.known("configs/bench/latency.py", arg, VARIANTS)]
     return ConfigDict(
         {
             "run": "latency", "model_dir": v["model_dir"], "steps": v["steps"],

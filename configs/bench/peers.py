@@ -15,10 +15,19 @@ modelscope_small, pixel_small   the same networks, narrow and few: that the code
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.common import Section
 from configs.slow import modelscope, vizdoom
 
 
-def latent(block_channels, attention_levels, layers_per_block, head_dim, norm_groups, channels, text_width):
+def latent(
+    block_channels: tuple[int, ...],
+    attention_levels: tuple[bool, ...],
+    layers_per_block: int,
+    head_dim: int,
+    norm_groups: int,
+    channels: int,
+    text_width: int,
+) -> Section:
     """Fields of ``UNet3D`` that diffusers' network has too."""
     return {
         "in_channels": channels, "out_channels": channels, "block_channels": block_channels,
@@ -27,7 +36,7 @@ def latent(block_channels, attention_levels, layers_per_block, head_dim, norm_gr
     }  # fmt: skip
 
 
-def pixel(dim, heads, head_dim):
+def pixel(dim: int, heads: int, head_dim: int) -> Section:
     """Fields of ``PixelUNet``, without actions."""
     return {
         "out_channels": 3, "dim": dim, "mults": (1, 2, 4, 8), "heads": heads, "head_dim": head_dim, "actions": "none",
@@ -35,7 +44,20 @@ def pixel(dim, heads, head_dim):
     }  # fmt: skip
 
 
-def peer(network, what, batch, frames, size, channels, out_channels, text, dtype, rounds, compile_mode, steps=50):
+def peer(
+    network: str,
+    what: tuple[str, ...],
+    batch: int,
+    frames: int,
+    size: int,
+    channels: int,
+    out_channels: int,
+    text: tuple[int, int],
+    dtype: str,
+    rounds: int,
+    compile_mode: str,
+    steps: int = 50,
+) -> Section:
     """The section; ``text`` is (tokens, width)."""
     return {
         "network": network, "what": what, "batch": batch, "frames": frames, "height": size, "width": size,
@@ -47,7 +69,7 @@ def peer(network, what, batch, frames, size, channels, out_channels, text, dtype
 MS, CPU = modelscope.FULL[0]["unet"], vizdoom.VARIANTS["cpu"]
 CHANNELS = CPU["autoencoder"]["latent_channels"]
 EVERY, STEP = ("forward", "train", "generate"), ("forward", "train")
-VARIANTS = {
+VARIANTS: dict[str, tuple[Section, Section]] = {
     "modelscope": (
         peer("latent", EVERY, 1, 16, 32, 4, 4, (77, 1024), "bfloat16", 20, "max-autotune-no-cudagraphs"),
         latent(MS["block_channels"], MS["attention_levels"], 2, 64, 32, 4, 1024),
@@ -74,10 +96,9 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def get_config(arg="vizdoom"):
+def get_config(arg: str = "vizdoom") -> ConfigDict:
     """``arg``: the variant."""
-    if arg not in VARIANTS:
-        raise ValueError(f"configs/bench/peers.py has no variant '{arg}': use one of {', '.join(VARIANTS)}")
+    common.known("configs/bench/peers.py", arg, VARIANTS)
     settings, unet = VARIANTS[arg]
     cpu_devices = CPU["cpu_devices"] if arg == "vizdoom" else 0
     return ConfigDict(

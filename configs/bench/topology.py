@@ -31,7 +31,7 @@ MESHES = {
 ACTIONS = 2  # turn and go forward
 
 
-def get_config(arg="slow/modelscope:finetune"):
+def get_config(arg: str = "slow/modelscope:finetune") -> ConfigDict:
     """``arg``: a pipeline, FILE:VARIANT below ``configs``."""
     file, _, variant = arg.partition(":")
     stages = importlib.import_module(f"configs.{file.replace('/', '.')}").get_config(variant).stages

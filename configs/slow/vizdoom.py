@@ -13,7 +13,10 @@ small    300,000     64×64    one data-centre GPU, 10-20 minutes   not measured
 base     10 million  128×128  8 GPUs or a TPU v5e-8                not measured yet
 """
 
+from ml_collections import ConfigDict
+
 from configs import common
+from configs.common import Section
 
 TOUR = (
     "go forward", "go forward", "turn left", "turn left", "go forward", "turn right", "turn right", "stay",
@@ -27,7 +30,7 @@ SCHEDULE = {
 
 MUON_KERNELS = "^unet/(down|mid|up|transformer_in).*kernel$|^warp/flow_(in|reference|[0-9])/kernel$"
 
-VARIANTS = {
+VARIANTS: dict[str, Section] = {
     "tiny": {
         "frames": {"train": 1200, "validation": 300}, "episode_steps": 32, "size": (16, 16), "chunk": 2, "shard": 8,
         "autoencoder": {
@@ -106,7 +109,7 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def stages(v):
+def stages(v: Section) -> dict[str, Section]:
     """The stages of a variant, in order."""
     past, future = v["windows"][0]
     length = v["text"]["max_length"]
@@ -146,16 +149,8 @@ def stages(v):
     return out
 
 
-def get_config(arg="cpu"):
+def get_config(arg: str = "cpu") -> ConfigDict:
     """``variant`` for the whole pipeline, ``variant.stage`` for one stage alone."""
-    variant, _, stage = arg.partition(".")
-    if variant not in VARIANTS:
-        raise ValueError(f"configs/slow/vizdoom.py has no variant '{variant}': use one of {', '.join(VARIANTS)}")
-    every = stages(VARIANTS[variant])
-    command = f"python -m vgen_jax.main --config=configs/slow/vizdoom.py:{variant} --workdir=out"
-    config = common.pipeline(f"Slow learning on VizDoom, {variant}", command, every)
-    if not stage:
-        return config
-    if stage not in every:
-        raise ValueError(f"configs/slow/vizdoom.py:{variant} has no stage '{stage}': use one of {', '.join(every)}")
-    return config.stages[stage]
+    file, (variant, _, stage) = "configs/slow/vizdoom.py", arg.partition(".")
+    every = stages(VARIANTS[common.known(file, variant, VARIANTS)])
+    return common.staged(file, variant, stage, f"Slow learning on VizDoom, {variant}", every)
