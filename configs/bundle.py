@@ -6,6 +6,11 @@
 
 after ``configs/slow/vizdoom.py`` has trained them in ``out``. Seconds, on any machine. A file may have 16 MiB and all
 together 40. ``card.hardware`` has to be given; look over ``card.data`` and ``card.command``.
+
+variant      what is bundled, of ``out``
+autoencoder  ``autoencoder/export``
+slow         ``slow/export``, over the autoencoder that is bundled already
+place        ``place/export``, the place encoder (``configs/eval/place_encoder.py``)
 """
 
 from ml_collections import ConfigDict

@@ -11,7 +11,7 @@ variant     frames  base   adapters  hardware                  what to expect
 paper_71m   64×64   92 M   72 M      GPUs, days                the paper's sizes, data and steps; not run here
 paper_22m   64×64   92 M   22 M      GPUs, days                likewise, with ControlNet-Small
 small       64×64   18 M   5 M       one data-centre GPU       not run yet
-cpu         32×32   see below        2 cores, 71 minutes       docs/results.md
+cpu         32×32   below  below     2 cores, 71 minutes       docs/results.md
 tiny        16×16                    2 cores, minutes          nothing to look at: for tests
 
 ``cpu`` is shrunk in everything: frames of 32×32, 4×4 pixels of which are one for the networks (``unet.patch``), two

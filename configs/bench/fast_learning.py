@@ -3,8 +3,7 @@
     python -m vgen_jax.main --config=configs/bench/fast_learning.py --workdir=out/bench
 
 Bundled weights, no data, 25 sampling steps; 2 CPU cores, 3 minutes. SlowFast-VGen reports 1.068 × the time and
-1.037 × the memory for ModelScopeT2V on a V100 (D.2). ``:tiny`` is for tests, with a model beside its work
-directory. What it printed stands in docs/memories.md.
+1.037 × the memory for ModelScopeT2V on a V100 (D.2). What it printed stands in docs/memories.md.
 
 variant               network                                  sampling
 plain                 VizDoom's, bundled, 5 M parameters       one network evaluation per step
@@ -12,6 +11,7 @@ guided                the same                                 two, with classif
 modelscope            ModelScopeT2V's, 1.4 B, random weights   two, guidance 9; 8×8 latents, 2 past and 2 new frames;
                                                                49 minutes on 2 cores, 9 GiB of memory
 modelscope_attention  the same                                 the same; not run to its end yet
+tiny                  ``slow`` beside the work directory       for tests
 
 ``temp_lora`` adapts every layer, ``temp_lora_last`` the temporal convolutions of the last one, which is what the sweep
 of ``configs/eval/revisit.py`` found. Both merge the adapter into a second copy of the adapted weights, once per chunk;

@@ -2,8 +2,11 @@
 
     python -m vgen_jax.main --config=configs/bench/latency.py --workdir=out/latency
 
-Bundled weights, no data; 2 CPU cores, about two minutes. ``:tiny`` is for tests, with a model beside its work
-directory. Leave the machine alone meanwhile: the result notes its load.
+Bundled weights, no data. Leave the machine alone meanwhile: the result notes its load.
+
+variant  model                               hardware and time
+cpu      the bundled one                     2 CPU cores, about two minutes
+tiny     ``slow`` beside the work directory  seconds: for tests
 """
 
 from ml_collections import ConfigDict
