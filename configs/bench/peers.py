@@ -4,13 +4,13 @@
 
 Needs the extra ``convert`` (PyTorch and diffusers). Leave the machine alone meanwhile: the result notes its load.
 
-variant           what                                                                      hardware, wanted
-modelscope        ModelScopeT2V's UNet, 16 frames of 256×256, diffusers with torch.compile  a GPU; not measured yet; train
-                                                                                            1.3 ×, generate 1.5 × PyTorch
-pixel             AVID's base (dim 100), 64 windows of 8 frames of 64×64 after 2, bfloat16  a GPU; not measured yet; 1.5 ×
-vizdoom           the UNet of configs/slow/vizdoom.py:cpu in the form that diffusers has    2 CPU cores; as fast at least
-modelscope_small  modelscope, narrow and with few frames: that the code runs                2 CPU cores; nothing wanted
-pixel_small       pixel, likewise                                                           likewise
+variant           what                                                              hardware: wanted
+modelscope        ModelScopeT2V's UNet, 16 frames of 256×256, beside torch.compile  a GPU, not measured: train 1.3 ×,
+                                                                                    generate 1.5 × PyTorch
+pixel             AVID's base (dim 100), 64 windows of 8 frames of 64×64 after 2    a GPU, not measured: 1.5 ×
+vizdoom           the UNet of configs/slow/vizdoom.py:cpu in diffusers' form        2 CPU cores: as fast at least
+modelscope_small  modelscope, narrow and with few frames: that the code runs        2 CPU cores: nothing
+pixel_small       pixel, likewise                                                   likewise
 """
 
 from ml_collections import ConfigDict

@@ -37,7 +37,8 @@ def get_config(arg: str = "slow/modelscope:finetune") -> ConfigDict:
     file, _, variant = arg.partition(":")
     module = f"configs.{file.replace('/', '.')}"
     if importlib.util.find_spec(module) is None:
-        raise ValueError(f"configs/bench/topology.py has no variant '{arg}': use a pipeline, such as {', '.join(MESHES)}")
+        some = ", ".join(MESHES)
+        raise ValueError(f"configs/bench/topology.py has no variant '{arg}': use a pipeline, such as {some}")
     stages = importlib.import_module(module).get_config(variant).stages
     pretrained = "autoencoder" not in stages
     height, width = stages.data.collect.size

@@ -1,7 +1,7 @@
 """Config files: where they are, what a short name of one means, what each has to say of its variants.
 
-``quickstart`` and ``slow/vizdoom:cpu`` name files of the folder ``configs``, which lies beside the package in a clone and
-within it (``vgen_jax.configs``) where a wheel was installed. A path to any other file is taken as it is.
+``quickstart`` and ``slow/vizdoom:cpu`` name files of the folder ``configs``, which lies beside the package in a clone
+and within it (``vgen_jax.configs``) where a wheel was installed. A path to any other file is taken as it is.
 
 The variants stand in a file's docstring, in a table whose first column is headed ``variant``: columns are apart by two
 spaces or more and begin where their heads begin; a row that begins with a space goes on with the one above; the table
