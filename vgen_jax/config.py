@@ -13,6 +13,10 @@ from vgen_jax.types import VgenError
 if typing.TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+# What a run's or a task's module declares as SECTIONS: the sections of its config by their paths, ``objective.loss``,
+# with ``*`` for any name, and the dataclass that each becomes, or several of which one fits.
+Sections = Mapping[str, "type | types.UnionType"]
+
 T = typing.TypeVar("T", bound="DataclassInstance")
 
 
@@ -43,7 +47,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"did you mean '{found[0]}'? " if found else ""
 
 
-def _closest(hint: Any, value: Mapping[str, Any]) -> Any:
+def closest(hint: Any, value: Mapping[str, Any]) -> Any:
     """Of several dataclasses (``A | B``) the one whose fields are most like the section's keys; else ``hint``."""
     kinds = [kind for kind in typing.get_args(hint) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
     shared = [len({field.name for field in dataclasses.fields(kind)} & set(value)) for kind in kinds]
@@ -52,7 +56,7 @@ def _closest(hint: Any, value: Mapping[str, Any]) -> Any:
 
 def _typed(value: Any, hint: Any, name: str) -> Any:
     if isinstance(value, Mapping) and typing.get_origin(hint) in (typing.Union, types.UnionType):
-        hint = _closest(hint, value)
+        hint = closest(hint, value)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return section(hint, value, name)
     origin = typing.get_origin(hint)

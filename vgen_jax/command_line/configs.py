@@ -10,6 +10,7 @@ ends at an empty line.
 
 import ast
 import importlib.util
+import inspect
 import re
 import sys
 import types
@@ -67,12 +68,12 @@ def located(argument: str) -> str:
     written, colon, variant = argument.partition(":")
     if Path(written).is_file():
         return argument
-    every = names()
     name = written.removeprefix(f"{NAMESPACE}/").removesuffix(".py")
-    if name not in every:
-        guess = nearest(name, every)
+    path = folder() / f"{name}.py"
+    if not path.is_file() or _get_config(path) is None:
+        guess = nearest(name, names())
         raise VgenError(f"config {written} is neither a file nor a name: {guess}--list shows the names of all configs")
-    return f"{folder() / name}.py{colon}{variant}"
+    return f"{path}{colon}{variant}"
 
 
 def make_importable(path: Path) -> None:
@@ -88,7 +89,11 @@ def make_importable(path: Path) -> None:
 
 
 def load(argument: str) -> ConfigDict:
-    """The config of ``FILE[:VARIANT]`` or ``NAME[:VARIANT]``, without what a command line changes in it."""
+    """The config of ``FILE[:VARIANT]`` or ``NAME[:VARIANT]``, without what a command line changes in it.
+
+    Raises:
+        VgenError: for a file or a variant that is not there.
+    """
     file, _, variant = located(argument).partition(":")
     make_importable(Path(file))
     spec = importlib.util.spec_from_file_location("config", file)
@@ -96,7 +101,12 @@ def load(argument: str) -> ConfigDict:
         raise VgenError(f"config {file} is no Python file: give one that ends in .py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config(variant) if variant else module.get_config()
+    if variant and not inspect.signature(module.get_config).parameters:
+        raise VgenError(f"{file} has no variants: leave out ':{variant}'")
+    try:
+        return module.get_config(variant) if variant else module.get_config()
+    except ValueError as error:  # of a variant that it does not have
+        raise VgenError(str(error)) from error
 
 
 def describe(name: str) -> Description:
