@@ -6,9 +6,16 @@
 
 after ``configs/slow/vizdoom.py`` has trained them in ``out``. Seconds, on any machine. A file may have 16 MiB and all
 together 40. ``card.hardware`` has to be given; look over ``card.data`` and ``card.command``.
+
+variant      what is bundled, of ``out``
+autoencoder  ``autoencoder/export``
+slow         ``slow/export``, over the autoencoder that is bundled already
+place        ``place/export``, the place encoder (``configs/eval/place_encoder.py``)
 """
 
 from ml_collections import ConfigDict
+
+from configs import common
 
 DATA = "ViZDoom with the Freedoom 2 maps map01-map24, 64×64, chunks of 4 frames: 300,000 frames of the explorer"
 COMMAND = "python -m vgen_jax.main --config=configs/slow/vizdoom.py:cpu --workdir=out"
@@ -29,11 +36,9 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def get_config(arg="slow"):
+def get_config(arg: str = "slow") -> ConfigDict:
     """The run for one network."""
-    if arg not in VARIANTS:
-        raise ValueError(f"configs/bundle.py has no variant '{arg}': use one of {', '.join(VARIANTS)}")
-    v = VARIANTS[arg]
+    v = VARIANTS[common.known("configs/bundle.py", arg, VARIANTS)]
     bundle = {
         "source": f"@{v['stage']}/export",
         "name": f"vizdoom/{arg}",

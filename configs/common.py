@@ -4,7 +4,15 @@ A path ``@name`` is a sibling of the run's work directory (see ``vgen_jax.files.
 works inside a pipeline and alone.
 """
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
+
+from vgen_jax.config import nearest
+
+Section = dict[str, Any]
+Windows = tuple[tuple[int, int], ...]  # (f_p, f_g) of each
 
 MESH = {
     "data": -1, "fsdp": 1, "rules": (), "min_size": 16_384,
@@ -12,7 +20,18 @@ MESH = {
 }  # fmt: skip
 
 
-def data(folder, split, windows, weights, batch_size, token_length, seed=0, workers=0, action="continuous", pose=False):
+def data(
+    folder: str,
+    split: str,
+    windows: Windows,
+    weights: tuple[float, ...],
+    batch_size: int,
+    token_length: int,
+    seed: int = 0,
+    workers: int = 0,
+    action: str = "continuous",
+    pose: bool = False,
+) -> Section:
     """A data section: windows (f_p, f_g), mixed by ``weights``."""
     return {
         "data_dir": folder, "split": split, "windows": windows, "window_weights": weights, "batch_size": batch_size,
@@ -21,7 +40,15 @@ def data(folder, split, windows, weights, batch_size, token_length, seed=0, work
     }  # fmt: skip
 
 
-def optimizer(learning_rate, steps, warmup, kind="adam", decay="cosine", weight_decay=0.0, muon_kernels=""):
+def optimizer(
+    learning_rate: float,
+    steps: int,
+    warmup: int,
+    kind: str = "adam",
+    decay: str = "cosine",
+    weight_decay: float = 0.0,
+    muon_kernels: str = "",
+) -> Section:
     """An optimiser section: clip 1, warm-up, then a cosine to a tenth (or a constant rate)."""
     return {
         "kind": kind, "learning_rate": learning_rate, "warmup_steps": warmup, "decay": decay, "decay_steps": steps,
@@ -30,7 +57,9 @@ def optimizer(learning_rate, steps, warmup, kind="adam", decay="cosine", weight_
     }  # fmt: skip
 
 
-def train(steps, checkpoint_every, accumulate=1, ema_decay=0.999, log_every=10):
+def train(
+    steps: int, checkpoint_every: int, accumulate: int = 1, ema_decay: float = 0.999, log_every: int = 10
+) -> Section:
     """A section of the loop."""
     return {
         "steps": steps, "seed": 0, "log_every": log_every, "checkpoint_every": checkpoint_every, "keep": 2,
@@ -38,12 +67,21 @@ def train(steps, checkpoint_every, accumulate=1, ema_decay=0.999, log_every=10):
     }  # fmt: skip
 
 
-def sampler(steps, kind="ddim"):
+def sampler(steps: int, kind: str = "ddim") -> Section:
     """A sampler section, trailing steps, deterministic."""
     return {"kind": kind, "steps": steps, "eta": 0.0, "spacing": "trailing", "steps_offset": 0, "clip_x0": 0.0}
 
 
-def collect_stage(frames, episode_steps, size, chunk, episodes_per_shard, workers, simulator="vizdoom", seed=0):
+def collect_stage(
+    frames: Mapping[str, int],
+    episode_steps: int,
+    size: tuple[int, int],
+    chunk: int,
+    episodes_per_shard: int,
+    workers: int,
+    simulator: str = "vizdoom",
+    seed: int = 0,
+) -> Section:
     """Run ``collect``; ``frames`` by split."""
     collect = {
         "simulator": simulator, "episode_steps": episode_steps, "size": size, "chunk": chunk,
@@ -52,7 +90,15 @@ def collect_stage(frames, episode_steps, size, chunk, episodes_per_shard, worker
     return {"run": "collect", "collect": collect, "frames": frames}
 
 
-def paths_stage(splits, size, chunk, workers, episodes_per_shard=12, simulator="vizdoom", seed=1_000_000):
+def paths_stage(
+    splits: Mapping[str, tuple[str, int, int]],
+    size: tuple[int, int],
+    chunk: int,
+    workers: int,
+    episodes_per_shard: int = 12,
+    simulator: str = "vizdoom",
+    seed: int = 1_000_000,
+) -> Section:
     """Run ``collect_paths``; ``splits`` maps a name to (scenes of, actions of a path, paths). The seed is its own."""
     kinds = ("look", "walk", "loop", "excursions")
     collect = {
@@ -67,8 +113,15 @@ def paths_stage(splits, size, chunk, workers, episodes_per_shard=12, simulator="
 
 
 def autoencoder_stage(
-    autoencoder, windows, batch_size, steps, learning_rate, checkpoint_every, workers=0, cpu_devices=0
-):
+    autoencoder: Section,
+    windows: Windows,
+    batch_size: int,
+    steps: int,
+    learning_rate: float,
+    checkpoint_every: int,
+    workers: int = 0,
+    cpu_devices: int = 0,
+) -> Section:
     """Run ``train`` with the autoencoder objective, on frames in ``@data``."""
     return {
         "run": "train",
@@ -81,7 +134,14 @@ def autoencoder_stage(
     }
 
 
-def slow_stage(slow, loss, data_section, optimizer_section, train_section, cpu_devices=0):
+def slow_stage(
+    slow: Section,
+    loss: Section,
+    data_section: Section,
+    optimizer_section: Section,
+    train_section: Section,
+    cpu_devices: int = 0,
+) -> Section:
     """Run ``train`` with the masked diffusion objective; ``@autoencoder/export`` decodes and, for frames, encodes."""
     return {
         "run": "train",
@@ -105,7 +165,7 @@ MEMORIES = {
 }  # fmt: skip
 
 
-def last_layer(layers_per_block=1):
+def last_layer(layers_per_block: int = 1) -> Section:
     """What the sweep of ``configs/eval/revisit.py`` found for ``temp_lora`` on VizDoom, where the paper is silent.
 
     An adapter for the four temporal convolutions of the UNet's last layer alone, learnt at thirty times the paper's
@@ -116,7 +176,7 @@ def last_layer(layers_per_block=1):
     return {"lora": {"rank": 32, "alpha": 0.0, "targets": targets}, "learning_rate": 3e-3, "slow_down": 4}
 
 
-def memory(name="none", context_chunks=2, guidance=1.0, **fast):
+def memory(name: str = "none", context_chunks: int = 2, guidance: float = 1.0, **fast: Any) -> Section:
     """A memory section by a name in ``MEMORIES``; ``fast`` changes keys of its ``temp_lora``."""
     kind = "temp_lora" if name.startswith("temp_lora") else name
     temp_lora = {
@@ -132,8 +192,16 @@ def memory(name="none", context_chunks=2, guidance=1.0, **fast):
 
 
 def generate_stage(
-    past, future, frames, actions, sampler_section, guidance, episodes, model_dir="@slow/export", memory_section=None
-):
+    past: int,
+    future: int,
+    frames: int,
+    actions: tuple[str, ...],
+    sampler_section: Section,
+    guidance: float,
+    episodes: tuple[int, ...],
+    model_dir: str = "@slow/export",
+    memory_section: Section | None = None,
+) -> Section:
     """Run ``generate`` from recorded validation frames in ``@data``; without a memory unless one is given."""
     return {
         "run": "generate",
@@ -152,7 +220,15 @@ def generate_stage(
     }  # fmt: skip
 
 
-def evaluate_stage(windows, count, batch_size, token_length, sampler_section, guidance, model_dir="@slow/export"):
+def evaluate_stage(
+    windows: Windows,
+    count: int,
+    batch_size: int,
+    token_length: int,
+    sampler_section: Section,
+    guidance: float,
+    model_dir: str = "@slow/export",
+) -> Section:
     """Run ``evaluate`` on validation windows in ``@data``; the first of ``windows`` is used."""
     section = data("@data", "validation", windows[:1], (1.0,), batch_size, token_length, pose=True)
     return {
@@ -164,7 +240,7 @@ def evaluate_stage(windows, count, batch_size, token_length, sampler_section, gu
     }
 
 
-def pipeline(title, command, stages):
+def pipeline(title: str, command: str, stages: Mapping[str, Section]) -> ConfigDict:
     """Run ``pipeline`` over named stages, in their order."""
     return ConfigDict(
         {"run": "pipeline", "title": title, "command": command, "order": tuple(stages), "stages": stages},
@@ -172,7 +248,7 @@ def pipeline(title, command, stages):
     )
 
 
-def staged(file, variant, stage, title, stages):
+def staged(file: str, variant: str, stage: str, title: str, stages: Mapping[str, Section]) -> ConfigDict:
     """All stages of a variant as a pipeline, or the one that is named.
 
     Raises:
@@ -180,16 +256,26 @@ def staged(file, variant, stage, title, stages):
     """
     if not stage:
         return pipeline(title, f"python -m vgen_jax.main --config={file}:{variant} --workdir=out", stages)
-    if stage not in stages:
-        raise ValueError(f"{file}:{variant} has no stage '{stage}': use one of {', '.join(stages)}")
-    return ConfigDict(stages[stage], convert_dict=True)
+    return ConfigDict(stages[known(f"{file}:{variant}", stage, stages, "stage")], convert_dict=True)
+
+
+def known(file: str, name: str, names: Iterable[str], what: str = "variant") -> str:
+    """``name``, which has to be one of ``names``.
+
+    Raises:
+        ValueError: for a variant (or ``what`` it is) that the file does not have, naming those that it has.
+    """
+    every = tuple(names)
+    if name not in every:
+        raise ValueError(f"{file} has no {what} '{name}': {nearest(name, every)}use one of {', '.join(every)}")
+    return name
 
 
 # Muon is for hidden layers: the UNet's and the flow network's, not their first, last and embedding layers.
 MUON_KERNELS = "^unet/(down|mid|up|transformer_in).*kernel$|^warp/flow_(in|reference|[0-9])/kernel$"
 
 
-def world_stages(v, recipe):
+def world_stages(v: Section, recipe: Section) -> dict[str, Section]:
     """Slow learning on a simulator from nothing: record, check, autoencoder, latents, slow model, generate, evaluate.
 
     Args:
@@ -200,7 +286,7 @@ def world_stages(v, recipe):
     length = v["text"]["max_length"]
     steps = sampler(v["sampler_steps"])
     source = "@latents" if v["encode"] else "@data"
-    out = {
+    out: dict[str, Section] = {
         "data": collect_stage(
             v["frames"], v["episode_steps"], v["size"], v["chunk"], v["shard"], workers=2,
             simulator=recipe["simulator"],

@@ -14,12 +14,13 @@ Hugging Face hub, PyTorch's pickles and a text-to-video model's tokenizer.
 
 from ml_collections import ConfigDict
 
+from configs import common
+
 VARIANTS = ("modelscope", "kl_vae", "clip")
 
 
-def get_config(arg="modelscope"):
+def get_config(arg: str = "modelscope") -> ConfigDict:
     """``arg``: the kind of model."""
-    if arg not in VARIANTS:
-        raise ValueError(f"configs/convert.py has no variant '{arg}': use one of {', '.join(VARIANTS)}")
+    common.known("configs/convert.py", arg, VARIANTS)
     convert = {"model": arg, "direction": "to_flax", "source": "", "target": "", "dtype": "float32"}
     return ConfigDict({"run": "convert", "convert": convert})

@@ -13,7 +13,12 @@ bundled  the above                                                              
 train    trains everything from nothing, with worse weights; no memory          2 cores, under 15 minutes
 """
 
+from typing import Any
+
+from ml_collections import ConfigDict
+
 from configs import common
+from configs.common import Section
 from configs.eval import revisit
 from configs.slow import vizdoom
 
@@ -34,13 +39,15 @@ PATH = (
 MODEL = "asset:vizdoom/slow"
 WINDOW, LENGTH, FRAMES, STEPS = (2, 4), 48, 200, 100  # f_p and f_g, tokens, frames generated, updates
 
+VARIANTS = ("bundled", "train")
 
-def stages():
+
+def stages() -> dict[str, Section]:
     """The stages of ``bundled``, in order."""
     past, future = WINDOW
     sampler = common.sampler(revisit.SAMPLER_STEPS)
 
-    def generate(name, **fast):
+    def generate(name: str, **fast: Any) -> Section:
         return common.generate_stage(past, future, FRAMES, PATH, sampler, 1.0, (2,), MODEL, common.memory(name, **fast))
 
     return {
@@ -71,11 +78,10 @@ def stages():
     }  # fmt: skip
 
 
-def get_config(arg="bundled"):
+def get_config(arg: str = "bundled") -> ConfigDict:
     """The pipeline; ``variant.stage`` for one stage alone."""
     variant, _, stage = arg.partition(".")
-    if variant not in ("bundled", "train"):
-        raise ValueError(f"configs/quickstart.py has no variant '{variant}': use one of bundled, train")
+    common.known("configs/quickstart.py", variant, VARIANTS)
     every = vizdoom.stages(TRAIN) if variant == "train" else stages()
     suffix = "" if variant == "bundled" else f":{variant}"
     command = f"python -m vgen_jax.main --config=configs/quickstart.py{suffix} --workdir=out"
@@ -83,6 +89,4 @@ def get_config(arg="bundled"):
     config = common.pipeline(f"vgen_jax quickstart: {title}", command, every)
     if not stage:
         return config
-    if stage not in every:
-        raise ValueError(f"configs/quickstart.py:{variant} has no stage '{stage}': use one of {', '.join(every)}")
-    return config.stages[stage]
+    return config.stages[common.known(f"configs/quickstart.py:{variant}", stage, every, "stage")]

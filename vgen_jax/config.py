@@ -1,9 +1,10 @@
 """A section of a configuration as a frozen dataclass: an unknown or a missing key is an error that names it."""
 
 import dataclasses
+import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ from vgen_jax.types import VgenError
 
 if typing.TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+# What a run's or a task's module declares as SECTIONS: the sections of its config by their paths, ``objective.loss``,
+# with ``*`` for any name, and the dataclass that each becomes, or several of which one fits.
+Sections = Mapping[str, "type | types.UnionType"]
 
 T = typing.TypeVar("T", bound="DataclassInstance")
 LATER = "later"
@@ -37,13 +42,20 @@ def section(cls: type[T], values: Mapping[str, Any], name: str) -> T:
     needed = {field.name for field in dataclasses.fields(cls) if not field.metadata.get(LATER)}
     for key in values:
         if key not in fields:
-            raise VgenError(f"config key {name}.{key} is unknown: {name} has {', '.join(sorted(fields))}")
+            guess = nearest(key, fields)
+            raise VgenError(f"config key {name}.{key} is unknown: {guess}{name} has {', '.join(sorted(fields))}")
     for key in sorted(needed - set(values)):
         raise VgenError(f"config key {name}.{key} is missing: add it")
     return cls(**{key: _typed(value, hints[key], f"{name}.{key}") for key, value in values.items()})
 
 
-def _closest(hint: Any, value: Mapping[str, Any]) -> Any:
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A guess at what a misspelt name was meant to be, for the middle of a message; empty where nothing is near."""
+    found = difflib.get_close_matches(name, sorted(names), n=1)
+    return f"did you mean '{found[0]}'? " if found else ""
+
+
+def closest(hint: Any, value: Mapping[str, Any]) -> Any:
     """Of several dataclasses (``A | B``) the one whose fields are most like the section's keys; else ``hint``."""
     kinds = [kind for kind in typing.get_args(hint) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
     shared = [len({field.name for field in dataclasses.fields(kind)} & set(value)) for kind in kinds]
@@ -52,7 +64,7 @@ def _closest(hint: Any, value: Mapping[str, Any]) -> Any:
 
 def _typed(value: Any, hint: Any, name: str) -> Any:
     if isinstance(value, Mapping) and typing.get_origin(hint) in (typing.Union, types.UnionType):
-        hint = _closest(hint, value)
+        hint = closest(hint, value)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return section(hint, value, name)
     origin = typing.get_origin(hint)

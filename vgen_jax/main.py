@@ -1,7 +1,8 @@
-"""Entry point: ``python -m vgen_jax.main --config=configs/….py[:variant] --workdir=… [--config.key=value …]``.
+"""Entry point: ``python -m vgen_jax.main --config=NAME[:VARIANT] --workdir=FOLDER [--config.key=value …]``.
 
 ``config.run`` names what to run (see ``vgen_jax.runs``). The resolved config is printed and kept in the work directory.
-A fault that the user can mend ends in one line on stderr and exit status 2.
+Without flags it prints its usage (``command_line``). A fault that the user can mend ends in one line on stderr and exit
+status 2.
 """
 
 import os
@@ -14,6 +15,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from vgen_jax import runs
+from vgen_jax.command_line import arguments, keys, usage
 from vgen_jax.config import section
 from vgen_jax.devices.sharding import MeshConfig, initialize_distributed, lost_process, split_host
 from vgen_jax.files.run_folder import resolved
@@ -21,38 +23,9 @@ from vgen_jax.types import VgenError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to run.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Where everything is written.")
+flags.DEFINE_bool("help_config", False, "Print every key of the config, and run nothing.")
 CACHE_FOLDER = "~/.cache/vgen_jax/jax"
 FAULT_STATUS, USER_FAULT_STATUS, LOST_PROCESS_STATUS = 1, 2, 75  # the last is EX_TEMPFAIL: starting again helps
-# What a config file raises for a variant that it does not have, or for a file that is not there. Any other exception
-# of a config file is a fault in its code, for which its author wants the traceback.
-CONFIG_FILE_FAULTS = ("ValueError: ", "vgen_jax.types.VgenError: ", "[Errno 2] ")
-
-
-def _parse(argv: list[str]) -> list[str]:
-    """Reads the flags and the config file.
-
-    Raises:
-        VgenError: for an unknown flag, key, variant or file, or a value of the wrong type.
-    """
-    try:
-        rest = flags.FLAGS(argv)
-        CONFIG.value.to_dict()  # raises if the file could not be loaded
-        return rest
-    except (AttributeError, KeyError) as error:
-        key = str(error).replace("\\", "").strip("\"'").partition("'")[0]
-        keys = (arg.partition("=")[0].removeprefix("--config.") for arg in argv if arg.startswith("--config."))
-        culprit = next((name for name in keys if key in name.split(".")), key)
-        raise VgenError(
-            f"config key {culprit} is unknown: config.json of a run and the config file show them all"
-        ) from error
-    except (flags.Error, OSError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        if lines and lines[-1].startswith("TypeError: get_config() takes 0 positional arguments"):
-            file, _, variant = next(arg for arg in argv if ".py:" in arg).rpartition(":")
-            lines[-1] = f"ValueError: {file.removeprefix('--config=')} has no variants: leave out ':{variant}'"
-        if len(lines) > 1 and not lines[-1].startswith(CONFIG_FILE_FAULTS):
-            raise
-        raise VgenError(lines[-1].removeprefix("ValueError: ").removeprefix("vgen_jax.types.VgenError: ")) from error
 
 
 def _start(config: ConfigDict) -> None:
@@ -68,8 +41,13 @@ def _start(config: ConfigDict) -> None:
 
 def _main(argv: list[str]) -> None:
     if len(argv) > 1:
-        raise VgenError(f"argument '{argv[1]}' is not understood: use --config=FILE[:VARIANT] and --workdir=FOLDER")
+        raise VgenError(f"argument '{argv[1]}' is not understood: use --config=NAME[:VARIANT] and --workdir=FOLDER")
     logging.set_verbosity(logging.WARNING)
+    if flags.FLAGS.help_config:
+        print("\n".join(map(str, keys.keys(CONFIG.value))))
+        return
+    if not flags.FLAGS.workdir:
+        raise VgenError("--workdir is missing: give the folder where everything is written, --workdir=FOLDER")
     workdir = Path(flags.FLAGS.workdir).absolute()
     config = resolved(CONFIG.value, workdir)
     _start(config)
@@ -78,9 +56,11 @@ def _main(argv: list[str]) -> None:
 
 def main() -> None:
     """Parses the command line and runs."""
-    flags.mark_flags_as_required(["config", "workdir"])
     try:
-        app.run(_main, flags_parser=_parse)
+        if text := usage.answer(sys.argv[1:]):
+            print(text)
+            return
+        app.run(_main, flags_parser=arguments.parse)
     except VgenError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         _leave(USER_FAULT_STATUS)

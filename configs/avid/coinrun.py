@@ -11,7 +11,7 @@ variant     frames  base   adapters  hardware                  what to expect
 paper_71m   64×64   92 M   72 M      GPUs, days                the paper's sizes, data and steps; not run here
 paper_22m   64×64   92 M   22 M      GPUs, days                likewise, with ControlNet-Small
 small       64×64   18 M   5 M       one data-centre GPU       not run yet
-cpu         32×32   see below        2 cores, 71 minutes       docs/results.md
+cpu         32×32   below  below     2 cores, 71 minutes       docs/results.md
 tiny        16×16                    2 cores, minutes          nothing to look at: for tests
 
 ``cpu`` is shrunk in everything: frames of 32×32, 4×4 pixels of which are one for the networks (``unet.patch``), two
@@ -22,7 +22,10 @@ is 658 at the first step and 0.0000015 at the last, where sampling begins, which
 weights of those are at hand (``docs/evaluation.md``).
 """
 
+from ml_collections import ConfigDict
+
 from configs import common
+from configs.common import Section
 from configs.data import procgen
 
 PAST, FUTURE = 2, 8
@@ -37,7 +40,15 @@ METRICS = (
 )  # fmt: skip
 
 
-def unet(dim, mults, heads, head_dim, patch=1, remat="none", dtype="float32"):
+def unet(
+    dim: int,
+    mults: tuple[int, ...],
+    heads: int,
+    head_dim: int,
+    patch: int = 1,
+    remat: str = "none",
+    dtype: str = "float32",
+) -> Section:
     """A network's shape."""
     return {
         "dim": dim, "mults": mults, "heads": heads, "head_dim": head_dim, "patch": patch, "remat": remat, "dtype": dtype
@@ -132,15 +143,24 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def collect_stage(v, split, section):
+def collect_stage(v: Section, split: str, section: Section) -> Section:
     """Run ``collect_procgen``."""
     collect = {"size": v["size"], "seed": 0, "workers": max(2, v["workers"])}
     return {"run": "collect_procgen", "collect": collect, "splits": {split: section}}
 
 
 def training(
-    v, objective, folder, steps, rate, action="discrete", seed=1, world=WORLD, window=(PAST, FUTURE), tokens=0
-):
+    v: Section,
+    objective: Section,
+    folder: str,
+    steps: int,
+    rate: float,
+    action: str = "discrete",
+    seed: int = 1,
+    world: Section = WORLD,
+    window: tuple[int, int] = (PAST, FUTURE),
+    tokens: int = 0,
+) -> Section:
     """What all trainings share: a constant rate after a warm-up, as in the paper."""
     section = common.data(
         folder, "train", (window,), (1.0,), v["batch"], tokens, seed=seed, workers=v["workers"], action=action
@@ -153,7 +173,16 @@ def training(
     }  # fmt: skip
 
 
-def method(v, form, shape, mask=False, conditioned=False, drop=0.0, start="", rate=None):
+def method(
+    v: Section,
+    form: str,
+    shape: Section,
+    mask: bool = False,
+    conditioned: bool = False,
+    drop: float = 0.0,
+    start: str = "",
+    rate: float | None = None,
+) -> Section:
     """The training of one method on CoinRun."""
     loss = {"weight": v["weight"], "drop_action": drop}
     stage = training(v, {"kind": "adapter", "loss": loss}, "@coinrun", v["steps"], rate or v["rate"])
@@ -161,7 +190,7 @@ def method(v, form, shape, mask=False, conditioned=False, drop=0.0, start="", ra
     return {**stage, "method": settings, "base_dir": "" if form == "diffusion" else "@base/export", "start_dir": start}
 
 
-def base_stage(v):
+def base_stage(v: Section) -> Section:
     """The training of the base, without actions."""
     loss = {"weight": v["weight"], "drop_action": 0.0}
     stage = training(v, {"kind": "adapter", "loss": loss}, "@pretrain", v["base_steps"], v["rate"], action="none")
@@ -169,13 +198,13 @@ def base_stage(v):
     return {**stage, "method": settings, "base_dir": "", "start_dir": ""}
 
 
-def classifier_stage(v):
+def classifier_stage(v: Section) -> Section:
     """The training of the classifier of noisy frames."""
     stage = training(v, {"kind": "noisy_actions"}, "@coinrun", v["classifier_steps"], v["rate"])
     return {**stage, "classifier": {"unet": v["classifier"], "mlp_width": v["mlp_width"]}}
 
 
-def predictor_stage(v):
+def predictor_stage(v: Section) -> Section:
     """The training of the action predictor, which reads actions off clips."""
     stage = training(v, {"kind": "action"}, "@actions", v["predictor_steps"], 1e-3)
     del stage["world"]
@@ -185,7 +214,7 @@ def predictor_stage(v):
     return {**stage, "action": v["predictor"], "data": data}
 
 
-def rows(v):
+def rows(v: Section) -> dict[str, Section]:
     """The rows of the table: label, how it predicts, whose export, weights."""
     every = {
         "base": ("Base", "base", "base", ()),
@@ -208,7 +237,7 @@ def rows(v):
     }
 
 
-def table_stage(v):
+def table_stage(v: Section) -> Section:
     """Run ``avid_table``."""
     cut = {"past": PAST, "frames": FUTURE, "action": "discrete", "seed": 0}
     return {
@@ -227,7 +256,7 @@ def table_stage(v):
     }  # fmt: skip
 
 
-def stages(v):
+def stages(v: Section) -> dict[str, Section]:
     """The stages of a variant, in order."""
     adapter = v["adapter"]
     every = {
@@ -252,9 +281,8 @@ def stages(v):
     return {**every, "table": table_stage(v)}
 
 
-def get_config(arg="cpu"):
+def get_config(arg: str = "cpu") -> ConfigDict:
     """``variant`` for everything, or ``variant.stage`` for one stage; a method is a stage."""
-    variant, _, stage = arg.partition(".")
-    if variant not in VARIANTS:
-        raise ValueError(f"configs/avid/coinrun.py has no variant '{variant}': use one of {', '.join(VARIANTS)}")
-    return common.staged("configs/avid/coinrun.py", variant, stage, "AVID on CoinRun", stages(VARIANTS[variant]))
+    file, (variant, _, stage) = "configs/avid/coinrun.py", arg.partition(".")
+    every = stages(VARIANTS[common.known(file, variant, VARIANTS)])
+    return common.staged(file, variant, stage, "AVID on CoinRun", every)

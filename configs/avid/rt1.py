@@ -18,8 +18,13 @@ from nothing on the same data with an empty prompt, so that it has the methods t
 fine-tuning by actions and by language.
 """
 
+from typing import Any
+
+from ml_collections import ConfigDict
+
 from configs import common
 from configs.avid import coinrun
+from configs.common import Section
 from configs.data import rt1
 
 PAST, FUTURE = 1, 15
@@ -38,7 +43,15 @@ REMOTE = {
 }  # fmt: skip
 
 
-def unet(channels, mults, attention, head_dim, actions="concatenated", text=NO_TEXT, **changes):
+def unet(
+    channels: int,
+    mults: tuple[int, ...],
+    attention: tuple[bool, ...],
+    head_dim: int,
+    actions: str = "concatenated",
+    text: Section = NO_TEXT,
+    **changes: Any,
+) -> Section:
     """A network's shape: DynamiCrafter's with other widths, table 9."""
     shape = {
         "block_channels": tuple(channels * mult for mult in mults), "attention_levels": attention,
@@ -65,7 +78,7 @@ VARIANTS = {
     "paper_34m": {**PAPER, "adapter": unet(64, (1, 1, 2, 3), (*THREE, False), 64)},
     "paper_11m": {**PAPER, "adapter": unet(32, (1, 2, 3), THREE, 16)},
 }
-SMALLEST = {
+SMALLEST: Section = {
     "layers_per_block": 1, "norm_groups": 4, "transformer_in_heads": 1, "remat": "none", "dtype": "float32",
 }  # fmt: skip
 TINY_TEXT = {"width": 8, "layers": 1, "heads": 2, "max_length": 64, "prompt": PROMPT}
@@ -93,14 +106,14 @@ VARIANTS["tiny"] = {
 }  # fmt: skip
 
 
-def data_stage(v):
+def data_stage(v: Section) -> Section:
     """Run ``import_rlds``."""
     rlds = rt1.get_config().rlds.to_dict()
     changes = {"source": v["source"], "size": v["size"], "chunk": v["chunk"], "episodes_per_shard": v["shard"]}
     return {"run": "import_rlds", "rlds": {**rlds, **changes}, "splits": v["splits"]}
 
 
-def autoencoder_stage(v):
+def autoencoder_stage(v: Section) -> Section:
     """Run ``convert`` on Stable Diffusion's autoencoder, which the base has; ``tiny`` trains one."""
     if v["autoencoder"] is None:
         convert = {"model": "kl_vae", "direction": "to_flax", "source": "", "target": "", "dtype": "float32"}
@@ -108,7 +121,18 @@ def autoencoder_stage(v):
     return common.autoencoder_stage(v["autoencoder"], ((1, 1),), v["batch"], v["autoencoder_steps"], 1e-3, 10)
 
 
-def method(v, form, unet, steps=None, mask=False, conditioned=False, drop=0.0, start="", rate=None, tokens=0):
+def method(
+    v: Section,
+    form: str,
+    unet: Section,
+    steps: int | None = None,
+    mask: bool = False,
+    conditioned: bool = False,
+    drop: float = 0.0,
+    start: str = "",
+    rate: float | None = None,
+    tokens: int = 0,
+) -> Section:
     """The training of one method on latents; an adapter's base is an export, or where there is none a service."""
     objective = {"kind": "adapter", "loss": {"weight": "none", "drop_action": drop}}
     world = {"schedule": v["schedule"], "kind": "v", "actions": "continuous", "past": PAST}
@@ -123,7 +147,7 @@ def method(v, form, unet, steps=None, mask=False, conditioned=False, drop=0.0, s
     return {**stage, "base_dir": "@base/export" if form == "avid" else "", "start_dir": start}
 
 
-def predictor_stage(v):
+def predictor_stage(v: Section) -> Section:
     """The training of the action predictor, which reads actions off frames."""
     stage = coinrun.training(
         v, {"kind": "action"}, "@data", v["predictor_steps"], 1e-3, "continuous", window=(PAST, FUTURE)
@@ -132,7 +156,7 @@ def predictor_stage(v):
     return {**stage, "action": v["predictor"]}
 
 
-def table_stage(v):
+def table_stage(v: Section) -> Section:
     """Run ``avid_table``; clips of latents are decoded before they are scored."""
     cut = {"past": PAST, "frames": FUTURE, "action": "continuous", "seed": 0}
     return {
@@ -146,7 +170,7 @@ def table_stage(v):
     }  # fmt: skip
 
 
-def stages(v):
+def stages(v: Section) -> dict[str, Section]:
     """The stages of a variant, in order."""
     adapter = v["adapter"]
     every = {
@@ -176,9 +200,8 @@ def stages(v):
     }
 
 
-def get_config(arg="tiny"):
+def get_config(arg: str = "tiny") -> ConfigDict:
     """``variant`` for everything, or ``variant.stage`` for one stage; a method is a stage."""
-    variant, _, stage = arg.partition(".")
-    if variant not in VARIANTS:
-        raise ValueError(f"configs/avid/rt1.py has no variant '{variant}': use one of {', '.join(VARIANTS)}")
-    return common.staged("configs/avid/rt1.py", variant, stage, "AVID on RT-1", stages(VARIANTS[variant]))
+    file, (variant, _, stage) = "configs/avid/rt1.py", arg.partition(".")
+    every = stages(VARIANTS[common.known(file, variant, VARIANTS)])
+    return common.staged(file, variant, stage, "AVID on RT-1", every)

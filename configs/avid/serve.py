@@ -10,7 +10,7 @@ keeps it to this machine. Nothing is encrypted: between machines, put it behind 
 from ml_collections import ConfigDict
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """The run."""
     return ConfigDict(
         {

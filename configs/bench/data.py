@@ -26,10 +26,9 @@ BENCHMARKS = {
 }
 
 
-def get_config(arg="cpu"):
+def get_config(arg: str = "cpu") -> ConfigDict:
     """The run, for the training of a variant."""
-    if arg not in BENCHMARKS:
-        raise ValueError(f"configs/bench/data.py has no variant '{arg}': use one of {', '.join(BENCHMARKS)}")
+    common.known("configs/bench/data.py", arg, BENCHMARKS)
     v = vizdoom.VARIANTS[arg]
     stages = vizdoom.stages(v)
     collect = common.collect_stage(

@@ -3,8 +3,7 @@
     python -m vgen_jax.main --config=configs/bench/fast_learning.py --workdir=out/bench
 
 Bundled weights, no data, 25 sampling steps; 2 CPU cores, 3 minutes. SlowFast-VGen reports 1.068 × the time and
-1.037 × the memory for ModelScopeT2V on a V100 (D.2). ``:tiny`` is for tests, with a model beside its work
-directory. What it printed stands in docs/memories.md.
+1.037 × the memory for ModelScopeT2V on a V100 (D.2). What it printed stands in docs/memories.md.
 
 variant               network                                  sampling
 plain                 VizDoom's, bundled, 5 M parameters       one network evaluation per step
@@ -12,6 +11,7 @@ guided                the same                                 two, with classif
 modelscope            ModelScopeT2V's, 1.4 B, random weights   two, guidance 9; 8×8 latents, 2 past and 2 new frames;
                                                                49 minutes on 2 cores, 9 GiB of memory
 modelscope_attention  the same                                 the same; not run to its end yet
+tiny                  ``slow`` beside the work directory       for tests
 
 ``temp_lora`` adapts every layer, ``temp_lora_last`` the temporal convolutions of the last one, which is what the sweep
 of ``configs/eval/revisit.py`` found. Both merge the adapter into a second copy of the adapted weights, once per chunk;
@@ -23,6 +23,7 @@ projections (``modelscope_attention``).
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.common import Section
 from configs.slow import modelscope
 
 ATTENTION = "attn"
@@ -43,10 +44,10 @@ ATTENTION_ONLY = {
     },
 }  # fmt: skip
 WINDOW = {"past": 2, "future": 4, "chunks": 15, "warm_up": 2}
-BUNDLED = {"model_dir": "asset:vizdoom/slow", "made": {}, **WINDOW, "steps": 25, "memories": MERGED}
+BUNDLED: Section = {"model_dir": "asset:vizdoom/slow", "made": {}, **WINDOW, "steps": 25, "memories": MERGED}
 
 
-def full():
+def full() -> Section:
     """ModelScopeT2V's networks in float32."""
     slow, autoencoder = modelscope.FULL
     return {
@@ -55,10 +56,10 @@ def full():
     }  # fmt: skip
 
 
-MODELSCOPE = {
+MODELSCOPE: Section = {
     **BUNDLED, "model_dir": "", "made": full(), "past": 2, "future": 2, "chunks": 3, "warm_up": 1, "guidance": 9.0,
 }  # fmt: skip
-VARIANTS = {
+VARIANTS: dict[str, Section] = {
     "plain": {**BUNDLED, "guidance": 1.0},
     "guided": {**BUNDLED, "guidance": 2.0},
     "modelscope": {**MODELSCOPE, "memories": LAST},
@@ -67,11 +68,9 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def get_config(arg="plain"):
+def get_config(arg: str = "plain") -> ConfigDict:
     """The run."""
-    if arg not in VARIANTS:
-        raise ValueError(f"configs/bench/fast_learning.py has no variant '{arg}': use one of {', '.join(VARIANTS)}")
-    v = VARIANTS[arg]
+    v = VARIANTS[common.known("configs/bench/fast_learning.py", arg, VARIANTS)]
     return ConfigDict(
         {
             "run": "fast_benchmark",

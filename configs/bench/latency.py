@@ -2,25 +2,27 @@
 
     python -m vgen_jax.main --config=configs/bench/latency.py --workdir=out/latency
 
-Bundled weights, no data; 2 CPU cores, about two minutes. ``:tiny`` is for tests, with a model beside its work
-directory. Leave the machine alone meanwhile: the result notes its load.
+Bundled weights, no data. Leave the machine alone meanwhile: the result notes its load.
+
+variant  model                               hardware and time
+cpu      the bundled one                     2 CPU cores, about two minutes
+tiny     ``slow`` beside the work directory  seconds: for tests
 """
 
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.common import Section
 
-VARIANTS = {
+VARIANTS: dict[str, Section] = {
     "cpu": {"model_dir": "asset:vizdoom/slow", "past": 2, "future": 4, "chunks": 15, "steps": (4, 10, 25)},
     "tiny": {"model_dir": "@slow/export", "past": 2, "future": 2, "chunks": 2, "steps": (1, 2)},
 }
 
 
-def get_config(arg="cpu"):
+def get_config(arg: str = "cpu") -> ConfigDict:
     """The run."""
-    if arg not in VARIANTS:
-        raise ValueError(f"configs/bench/latency.py has no variant '{arg}': use one of {', '.join(VARIANTS)}")
-    v = VARIANTS[arg]
+    v = VARIANTS[common.known("configs/bench/latency.py", arg, VARIANTS)]
     return ConfigDict(
         {
             "run": "latency", "model_dir": v["model_dir"], "steps": v["steps"],

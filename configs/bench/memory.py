@@ -12,6 +12,7 @@ A row is (what, batch, frames, height, width, dtype, remat); give your own with 
 
 from ml_collections import ConfigDict
 
+from configs import common
 from configs.slow import modelscope
 
 FORWARD = (("forward", 1, 16, 256, 256, "bfloat16", "none"), ("forward", 2, 16, 256, 256, "bfloat16", "none"))
@@ -30,10 +31,9 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def get_config(arg="cpu"):
+def get_config(arg: str = "cpu") -> ConfigDict:
     """``arg``: the variant."""
-    if arg not in VARIANTS:
-        raise ValueError(f"configs/bench/memory.py has no variant '{arg}': use one of {', '.join(VARIANTS)}")
+    common.known("configs/bench/memory.py", arg, VARIANTS)
     slow, autoencoder = modelscope.TINY if arg == "tiny" else modelscope.FULL
     return ConfigDict(
         {"run": "footprint", "footprint": VARIANTS[arg], "slow": slow, "autoencoder": autoencoder}, convert_dict=True

@@ -4,21 +4,31 @@
 
 Needs the extra ``convert`` (PyTorch and diffusers). Leave the machine alone meanwhile: the result notes its load.
 
-variant     what                                                                          hardware, wanted
-modelscope  ModelScopeT2V's UNet, 16 frames of 256×256, diffusers with torch.compile      a GPU; not measured yet; train
-                                                                                          1.3 ×, generate 1.5 × PyTorch
-pixel       AVID's base (dim 100), 64 windows of 8 frames of 64×64 after 2, bfloat16      a GPU; not measured yet; 1.5 ×
-vizdoom     the UNet of configs/slow/vizdoom.py:cpu in the form that diffusers has        2 CPU cores; as fast at least
-modelscope_small, pixel_small   the same networks, narrow and few: that the code runs     2 CPU cores; nothing wanted
+variant           what                                                              hardware: wanted
+modelscope        ModelScopeT2V's UNet, 16 frames of 256×256, beside torch.compile  a GPU, not measured: train 1.3 ×,
+                                                                                    generate 1.5 × PyTorch
+pixel             AVID's base (dim 100), 64 windows of 8 frames of 64×64 after 2    a GPU, not measured: 1.5 ×
+vizdoom           the UNet of configs/slow/vizdoom.py:cpu in diffusers' form        2 CPU cores: as fast at least
+modelscope_small  modelscope, narrow and with few frames: that the code runs        2 CPU cores: nothing
+pixel_small       pixel, likewise                                                   likewise
 """
 
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.common import Section
 from configs.slow import modelscope, vizdoom
 
 
-def latent(block_channels, attention_levels, layers_per_block, head_dim, norm_groups, channels, text_width):
+def latent(
+    block_channels: tuple[int, ...],
+    attention_levels: tuple[bool, ...],
+    layers_per_block: int,
+    head_dim: int,
+    norm_groups: int,
+    channels: int,
+    text_width: int,
+) -> Section:
     """Fields of ``UNet3D`` that diffusers' network has too."""
     return {
         "in_channels": channels, "out_channels": channels, "block_channels": block_channels,
@@ -27,7 +37,7 @@ def latent(block_channels, attention_levels, layers_per_block, head_dim, norm_gr
     }  # fmt: skip
 
 
-def pixel(dim, heads, head_dim):
+def pixel(dim: int, heads: int, head_dim: int) -> Section:
     """Fields of ``PixelUNet``, without actions."""
     return {
         "out_channels": 3, "dim": dim, "mults": (1, 2, 4, 8), "heads": heads, "head_dim": head_dim, "actions": "none",
@@ -35,7 +45,20 @@ def pixel(dim, heads, head_dim):
     }  # fmt: skip
 
 
-def peer(network, what, batch, frames, size, channels, out_channels, text, dtype, rounds, compile_mode, steps=50):
+def peer(
+    network: str,
+    what: tuple[str, ...],
+    batch: int,
+    frames: int,
+    size: int,
+    channels: int,
+    out_channels: int,
+    text: tuple[int, int],
+    dtype: str,
+    rounds: int,
+    compile_mode: str,
+    steps: int = 50,
+) -> Section:
     """The section; ``text`` is (tokens, width)."""
     return {
         "network": network, "what": what, "batch": batch, "frames": frames, "height": size, "width": size,
@@ -47,7 +70,7 @@ def peer(network, what, batch, frames, size, channels, out_channels, text, dtype
 MS, CPU = modelscope.FULL[0]["unet"], vizdoom.VARIANTS["cpu"]
 CHANNELS = CPU["autoencoder"]["latent_channels"]
 EVERY, STEP = ("forward", "train", "generate"), ("forward", "train")
-VARIANTS = {
+VARIANTS: dict[str, tuple[Section, Section]] = {
     "modelscope": (
         peer("latent", EVERY, 1, 16, 32, 4, 4, (77, 1024), "bfloat16", 20, "max-autotune-no-cudagraphs"),
         latent(MS["block_channels"], MS["attention_levels"], 2, 64, 32, 4, 1024),
@@ -74,10 +97,9 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def get_config(arg="vizdoom"):
+def get_config(arg: str = "vizdoom") -> ConfigDict:
     """``arg``: the variant."""
-    if arg not in VARIANTS:
-        raise ValueError(f"configs/bench/peers.py has no variant '{arg}': use one of {', '.join(VARIANTS)}")
+    common.known("configs/bench/peers.py", arg, VARIANTS)
     settings, unet = VARIANTS[arg]
     cpu_devices = CPU["cpu_devices"] if arg == "vizdoom" else 0
     return ConfigDict(

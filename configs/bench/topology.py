@@ -8,13 +8,14 @@ own meshes with ``--config.check.meshes="(('v5e:4x4',2,8,1),)"``: topology, data
 the training with ``--config.stage.…``. ``cpu:8`` is eight simulated devices: ``--config.mesh.cpu_devices=8``, and
 ``--config.check.steps=1`` runs a step there.
 
-argument                  what                                                                         takes
+variant                   what                                                                         takes
 slow/modelscope:finetune  the paper's batch of 128 windows of 32 frames of 256×256 on 64 chips         see docs/scale.md
 slow/vizdoom:base         128×128 on a TPU v5e-8                                                       not run yet
 slow/vizdoom:tiny         the pipeline for tests, on four chips and on two simulated devices           see docs/scale.md
 """
 
 import importlib
+import importlib.util
 
 from ml_collections import ConfigDict
 
@@ -31,10 +32,14 @@ MESHES = {
 ACTIONS = 2  # turn and go forward
 
 
-def get_config(arg="slow/modelscope:finetune"):
+def get_config(arg: str = "slow/modelscope:finetune") -> ConfigDict:
     """``arg``: a pipeline, FILE:VARIANT below ``configs``."""
     file, _, variant = arg.partition(":")
-    stages = importlib.import_module(f"configs.{file.replace('/', '.')}").get_config(variant).stages
+    module = f"configs.{file.replace('/', '.')}"
+    if importlib.util.find_spec(module) is None:
+        some = ", ".join(MESHES)
+        raise ValueError(f"configs/bench/topology.py has no variant '{arg}': use a pipeline, such as {some}")
+    stages = importlib.import_module(module).get_config(variant).stages
     pretrained = "autoencoder" not in stages
     height, width = stages.data.collect.size
     return ConfigDict(

@@ -8,6 +8,6 @@ One core checks about 10,000 frames of 64×64 a second.
 from ml_collections import ConfigDict
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """The run; ``data_dir`` is given on the command line."""
     return ConfigDict({"run": "check_data", "data_dir": "path/of/the/data"})

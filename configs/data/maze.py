@@ -22,15 +22,16 @@ import os
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.common import Section
 from configs.data import revisit
 
 FRAMES = {"train": 500_000, "validation": 24_000}
-VARIANTS = {
+VARIANTS: dict[str, Section] = {
     "plain": {"simulator": "maze_plain", "frames": FRAMES, "shard": 100},
     "patterned": {"simulator": "maze_patterned", "frames": FRAMES, "shard": 100},
     "smoke": {"simulator": "maze_plain", "frames": {"train": 2_000, "validation": 500}, "shard": 8},
 }
-PATHS = {
+PATHS: dict[str, Section] = {
     "paths_plain": {"simulator": "maze_plain", "splits": revisit.VARIANTS["all"]},
     "paths_patterned": {"simulator": "maze_patterned", "splits": revisit.VARIANTS["all"]},
     "paths_smoke": {"simulator": "maze_plain", "splits": revisit.VARIANTS["smoke"]},
@@ -38,7 +39,7 @@ PATHS = {
 EPISODE_STEPS = 128  # short, so that many mazes are seen
 
 
-def world(simulator):
+def world(simulator: str) -> Section:
     """The section ``collect.maze`` of a simulator."""
     patterned = simulator == "maze_patterned"
     return {
@@ -47,11 +48,10 @@ def world(simulator):
     }  # fmt: skip
 
 
-def get_config(arg="plain"):
+def get_config(arg: str = "plain") -> ConfigDict:
     """The run, on every core of this machine."""
     known = {**VARIANTS, **PATHS}
-    if arg not in known:
-        raise ValueError(f"configs/data/maze.py has no variant '{arg}': use one of {', '.join(known)}")
+    common.known("configs/data/maze.py", arg, known)
     simulator, workers = known[arg]["simulator"], os.cpu_count() or 1
     if arg in PATHS:
         stage = common.paths_stage(PATHS[arg]["splits"], (64, 64), 4, workers, simulator=simulator)

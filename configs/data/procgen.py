@@ -20,6 +20,9 @@ import os
 
 from ml_collections import ConfigDict
 
+from configs import common
+from configs.common import Section
+
 COINRUN = ("coinrun",)
 OTHERS = (
     "bigfish", "bossfight", "caveflyer", "chaser", "climber", "dodgeball", "fruitbot", "heist", "jumper", "leaper",
@@ -27,7 +30,7 @@ OTHERS = (
 )  # fmt: skip
 
 
-def levels(games, count, steps=1000, shard=20):
+def levels(games: tuple[str, ...], count: int, steps: int = 1000, shard: int = 20) -> Section:
     """All that is seen in the first ``count`` levels of each game."""
     return {
         "games": games, "first_level": 0, "levels": count, "steps": steps, "clips": 0, "clip_frames": 0,
@@ -50,15 +53,14 @@ VARIANTS = {
     "smoke": {"train": levels(("coinrun", "bossfight"), 2, steps=200, shard=2)},
 }
 
+SIDES = ("64", "32", "16")
 
-def get_config(arg="coinrun100k"):
+
+def get_config(arg: str = "coinrun100k") -> ConfigDict:
     """``variant`` at 64×64, or ``variant.side``; the run, on every core of this machine."""
     variant, _, side = arg.partition(".")
-    if variant not in VARIANTS:
-        raise ValueError(f"configs/data/procgen.py has no variant '{variant}': use one of {', '.join(VARIANTS)}")
-    if side not in ("", "64", "32", "16"):
-        raise ValueError(f"configs/data/procgen.py:{variant} has no side '{side}': use 64, 32 or 16")
-    size = (int(side or 64), int(side or 64))
-    collect = {"size": size, "seed": 0, "workers": os.cpu_count() or 1}
+    common.known("configs/data/procgen.py", variant, VARIANTS)
+    pixels = int(common.known(f"configs/data/procgen.py:{variant}", side or "64", SIDES, "side"))
+    collect = {"size": (pixels, pixels), "seed": 0, "workers": os.cpu_count() or 1}
     stage = {"run": "collect_procgen", "collect": collect, "splits": VARIANTS[variant]}
     return ConfigDict(stage, convert_dict=True)

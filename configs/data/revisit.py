@@ -30,9 +30,8 @@ VARIANTS = {
 }
 
 
-def get_config(arg="all"):
+def get_config(arg: str = "all") -> ConfigDict:
     """The run, on every core of this machine."""
-    if arg not in VARIANTS:
-        raise ValueError(f"configs/data/revisit.py has no variant '{arg}': use one of {', '.join(VARIANTS)}")
+    common.known("configs/data/revisit.py", arg, VARIANTS)
     stage = common.paths_stage(VARIANTS[arg], size=(64, 64), chunk=4, workers=os.cpu_count() or 1)
     return ConfigDict(stage, convert_dict=True)

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 SIZE = (320, 512)  # DynamiCrafter's; AVID §9.2
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """The run; ``rlds.folder`` is given on the command line."""
     return ConfigDict(
         {

@@ -11,7 +11,7 @@ One core. What the actions are called and how large 1 is belongs to the data: sa
 from ml_collections import ConfigDict
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """The run; ``folder`` and ``table`` are given on the command line."""
     return ConfigDict(
         {

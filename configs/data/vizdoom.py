@@ -14,18 +14,17 @@ import os
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.common import Section
 
-VARIANTS = {
+VARIANTS: dict[str, Section] = {
     "train300k": {"frames": {"train": 300_000, "validation": 24_000}, "episode_steps": 256, "shard": 100},
     "smoke": {"frames": {"train": 2_000, "validation": 500}, "episode_steps": 64, "shard": 8},
 }
 
 
-def get_config(arg="train300k"):
+def get_config(arg: str = "train300k") -> ConfigDict:
     """The run, on every core of this machine."""
-    if arg not in VARIANTS:
-        raise ValueError(f"configs/data/vizdoom.py has no variant '{arg}': use one of {', '.join(VARIANTS)}")
-    v = VARIANTS[arg]
+    v = VARIANTS[common.known("configs/data/vizdoom.py", arg, VARIANTS)]
     stage = common.collect_stage(
         v["frames"], v["episode_steps"], size=(64, 64), chunk=4, episodes_per_shard=v["shard"],
         workers=os.cpu_count() or 1,

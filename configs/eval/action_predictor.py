@@ -17,9 +17,10 @@ Metrics are named after the data's source in ``dataset.json``: ``fd_action_vizdo
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.common import Section
 
 NET = {"blocks_per_level": 1, "mixers": 2, "norm_groups": 8, "dtype": "float32"}
-VARIANTS = {
+VARIANTS: dict[str, Section] = {
     "tiny": {
         "net": {**NET, "level_channels": (8, 8), "width": 16, "norm_groups": 4}, "action": "continuous",
         "window": (1, 4), "batch": 8, "steps": 200, "rate": 3e-3, "cpu_devices": 0,
@@ -35,7 +36,7 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def stage(v, data_dir="@data"):
+def stage(v: Section, data_dir: str = "@data") -> Section:
     """Run ``train`` with the objective ``action``."""
     return {
         "run": "train",
@@ -48,8 +49,7 @@ def stage(v, data_dir="@data"):
     }
 
 
-def get_config(arg="vizdoom"):
+def get_config(arg: str = "vizdoom") -> ConfigDict:
     """The training of a variant."""
-    if arg not in VARIANTS:
-        raise ValueError(f"configs/eval/action_predictor.py has no variant '{arg}': use one of {', '.join(VARIANTS)}")
+    common.known("configs/eval/action_predictor.py", arg, VARIANTS)
     return ConfigDict(stage(VARIANTS[arg]), convert_dict=True)

@@ -11,7 +11,7 @@ with FVD a minute for each result. ``--config.compare.normalise=compared`` adds 
 from ml_collections import ConfigDict
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """The run; ``results`` are given on the command line."""
     compare = {"results": (), "names": (), "draws": 1000, "seed": 0, "normalise": ""}
     return ConfigDict({"run": "compare_results", "compare": compare})

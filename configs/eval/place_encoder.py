@@ -10,9 +10,12 @@ tiny     1,500           16×16  8 pairs    for tests
 cpu      100,000         64×64  64 pairs   2 cores; not run whole yet, 12 minutes at most by estimate
 """
 
-from configs import common
+from ml_collections import ConfigDict
 
-VARIANTS = {
+from configs import common
+from configs.common import Section
+
+VARIANTS: dict[str, Section] = {
     "tiny": {
         "frames": {"train": 1200, "validation": 300}, "episode_steps": 32, "size": (16, 16), "chunk": 2, "shard": 8,
         "place": {"level_channels": (8, 8), "blocks_per_level": 1, "width": 8, "norm_groups": 4, "dtype": "float32"},
@@ -32,7 +35,7 @@ APART = {"near": 96.0, "turn": 30.0}
 AUGMENT = {"tone": 0.15, "shift": 2.0, "blur": 1.5}
 
 
-def stages(v):
+def stages(v: Section) -> dict[str, Section]:
     """The stages of a variant, in order."""
     return {
         "data": common.collect_stage(v["frames"], v["episode_steps"], v["size"], v["chunk"], v["shard"], workers=2),
@@ -60,16 +63,8 @@ def stages(v):
     }  # fmt: skip
 
 
-def get_config(arg="cpu"):
+def get_config(arg: str = "cpu") -> ConfigDict:
     """``variant`` for the whole pipeline, ``variant.stage`` for one stage alone."""
-    variant, _, stage = arg.partition(".")
-    if variant not in VARIANTS:
-        raise ValueError(f"configs/eval/place_encoder.py has no variant '{variant}': use one of {', '.join(VARIANTS)}")
-    every = stages(VARIANTS[variant])
-    command = f"python -m vgen_jax.main --config=configs/eval/place_encoder.py:{variant} --workdir=out"
-    config = common.pipeline(f"Place encoder, {variant}", command, every)
-    if not stage:
-        return config
-    if stage not in every:
-        raise ValueError(f"configs/eval/place_encoder.py:{variant} has no stage '{stage}': use {', '.join(every)}")
-    return config.stages[stage]
+    file, (variant, _, stage) = "configs/eval/place_encoder.py", arg.partition(".")
+    every = stages(VARIANTS[common.known(file, variant, VARIANTS)])
+    return common.staged(file, variant, stage, f"Place encoder, {variant}", every)

@@ -15,10 +15,12 @@ sweep    the learning of temp_lora, a setting at a time, 200 frames of       2 c
 """
 
 import copy
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.common import Section
 from configs.data import revisit as data
 
 PAST, FUTURE, SAMPLER_STEPS = 2, 4, 4
@@ -29,13 +31,13 @@ LAST = common.last_layer()["lora"]["targets"]  # the temporal convolutions of th
 EVERYTHING = "^(?!conv_out$)"
 
 
-def lora(rank=32, targets=EVERYTHING):
+def lora(rank: int = 32, targets: str = EVERYTHING) -> Section:
     """An adapter's section."""
     return {"rank": rank, "alpha": 0.0, "targets": targets}
 
 
-PAPER = {"steps": 1, "learning_rate": 1e-4, "lora": lora()}
-SWEEP = {
+PAPER: Section = {"steps": 1, "learning_rate": 1e-4, "lora": lora()}
+SWEEP: dict[str, Section] = {
     **{f"rank_{rank}": {"lora": lora(rank)} for rank in (4, 16, 64)},
     **{f"rate_{rate:.0e}": {"learning_rate": rate} for rate in (3e-5, 3e-4, 1e-3, 3e-3, 1e-2)},
     **{f"steps_{steps}": {"steps": steps} for steps in (4, 16)},
@@ -56,7 +58,7 @@ SWEEP = {
 }  # fmt: skip
 
 
-def contender(name, past=PAST, **changes):
+def contender(name: str, past: int = PAST, **changes: Any) -> Section:
     """A memory with the f_p of its rollouts; a copy, so that a flag for one does not change another."""
     return copy.deepcopy({"memory": common.memory(name, **changes), "past": past})
 
@@ -80,7 +82,7 @@ TUNED = {
     **{name: contender("temp_lora", **{**PAPER, **changes}) for name, changes in SWEEP.items()},
 }
 
-VARIANTS = {
+VARIANTS: dict[str, Section] = {
     "all": {
         "paths": "all", "split": "revisit", "lengths": (64, 200, 600), "count": 32, "batch": 16, "shown": 4,
         "memories": MEMORIES, "shown_memories": ("none", "context", "retrieval", "temp_lora", "temp_lora_last"),
@@ -102,11 +104,9 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def get_config(arg="all"):
+def get_config(arg: str = "all") -> ConfigDict:
     """The run of a variant."""
-    if arg not in VARIANTS:
-        raise ValueError(f"configs/eval/revisit.py has no variant '{arg}': use one of {', '.join(VARIANTS)}")
-    v = VARIANTS[arg]
+    v = VARIANTS[common.known("configs/eval/revisit.py", arg, VARIANTS)]
     return ConfigDict(
         {
             "run": "revisit",

@@ -20,6 +20,7 @@ predictor, ``--config.action_dir=…/export`` (``configs/eval/action_predictor.p
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.common import Section
 
 PLAIN = ("psnr", "ssim", "scuts")
 PLACES = ("sharpness", "fd_place_vizdoom")
@@ -31,7 +32,13 @@ VARIANTS = {
 }
 
 
-def stage(metrics, paired=True, real="path/of/the/real/videos", generated="path/of/the/generated/videos", skip=0):
+def stage(
+    metrics: tuple[str, ...],
+    paired: bool = True,
+    real: str = "path/of/the/real/videos",
+    generated: str = "path/of/the/generated/videos",
+    skip: int = 0,
+) -> Section:
     """Run ``evaluate_videos``. Recorded episodes are cut into windows of ``skip`` (1 or more) and 16 frames."""
     return {
         "run": "evaluate_videos",
@@ -52,8 +59,7 @@ def stage(metrics, paired=True, real="path/of/the/real/videos", generated="path/
     }  # fmt: skip
 
 
-def get_config(arg="plain"):
+def get_config(arg: str = "plain") -> ConfigDict:
     """``arg``: which metrics."""
-    if arg not in VARIANTS:
-        raise ValueError(f"configs/eval/videos.py has no variant '{arg}': use one of {', '.join(VARIANTS)}")
+    common.known("configs/eval/videos.py", arg, VARIANTS)
     return ConfigDict(stage(*VARIANTS[arg]), convert_dict=True)

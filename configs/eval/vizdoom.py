@@ -20,7 +20,10 @@ bundled  the above                                                  2 cores, 15 
 smoke    32 windows, 32 clips, 4 paths, 20 steps of the predictor   2 cores; not timed yet
 """
 
+from ml_collections import ConfigDict
+
 from configs import common
+from configs.common import Section
 from configs.data import revisit
 from configs.eval import action_predictor, videos
 from configs.slow import vizdoom
@@ -31,7 +34,7 @@ OF_CLIPS = (
     "psnr", "ssim", "scuts", "sharpness", "action_error_ratio_vizdoom", "fd_place_vizdoom", "fd_action_vizdoom",
 )  # fmt: skip
 OF_PATHS = ("src_place_vizdoom", "psnr", "scuts", "sharpness")
-VARIANTS = {
+VARIANTS: dict[str, Section] = {
     "bundled": {
         "frames": {"train": 60_000, "validation": 24_000}, "steps": 2500, "windows": 256, "clips": 256, "paths": 48,
         "recorded": "all",
@@ -43,7 +46,7 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def stages(v):
+def stages(v: Section) -> dict[str, Section]:
     """The stages of a variant, in order."""
     cpu = vizdoom.VARIANTS["cpu"]
     clips = videos.stage(OF_CLIPS, real="@data", generated=MODEL, skip=PAST)
@@ -65,16 +68,8 @@ def stages(v):
     }
 
 
-def get_config(arg="bundled"):
+def get_config(arg: str = "bundled") -> ConfigDict:
     """``variant`` for the whole pipeline, ``variant.stage`` for one stage alone."""
-    variant, _, stage = arg.partition(".")
-    if variant not in VARIANTS:
-        raise ValueError(f"configs/eval/vizdoom.py has no variant '{variant}': use one of {', '.join(VARIANTS)}")
-    every = stages(VARIANTS[variant])
-    command = f"python -m vgen_jax.main --config=configs/eval/vizdoom.py:{variant} --workdir=out"
-    config = common.pipeline("A VizDoom model, scored", command, every)
-    if not stage:
-        return config
-    if stage not in every:
-        raise ValueError(f"configs/eval/vizdoom.py:{variant} has no stage '{stage}': use one of {', '.join(every)}")
-    return config.stages[stage]
+    file, (variant, _, stage) = "configs/eval/vizdoom.py", arg.partition(".")
+    every = stages(VARIANTS[common.known(file, variant, VARIANTS)])
+    return common.staged(file, variant, stage, "A VizDoom model, scored", every)

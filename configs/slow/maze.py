@@ -18,12 +18,15 @@ small    300,000         64×64    one data-centre GPU, 8 minutes       not meas
 base     10 million      128×128  8 GPUs or a TPU v5e-8                not measured yet
 """
 
+from ml_collections import ConfigDict
+
 from configs import common
+from configs.common import Section
 from configs.data import maze as data
 from configs.slow import vizdoom
 
 SAMPLER_STEPS = 6
-RECIPE = {
+RECIPE: Section = {
     "simulator": "maze_plain",
     "schedule": {
         "kind": "flow", "steps": 1000, "start": 0.0, "end": 0.0, "zero_terminal_snr": False, "set_alpha_to_one": True,
@@ -36,7 +39,7 @@ RECIPE = {
 }  # fmt: skip
 
 # The small models have no attention but the middle's; a latent pixel has 64 dimensions, hence 128 channels.
-CPU = {
+CPU: Section = {
     **vizdoom.VARIANTS["cpu"],
     "episode_steps": data.EPISODE_STEPS, "autoencoder_steps": 1500, "augment_past": 0.4, "sampler_steps": SAMPLER_STEPS,
     "unet": {**vizdoom.VARIANTS["cpu"]["unet"], "block_channels": (128, 128)},
@@ -44,7 +47,7 @@ CPU = {
     "windows": ((2, 4), (1, 4), (6, 4)), "weights": (0.7, 0.15, 0.15),
     "steps": 10_000, "patterned_steps": 2_000, "checkpoint_every": 500, "ema": 0.998,
 }  # fmt: skip
-VARIANTS = {
+VARIANTS: dict[str, Section] = {
     "tiny": {
         **vizdoom.VARIANTS["tiny"], "augment_past": 0.4, "patterned_steps": 10,
         "warp": {"width": 8, "layers": 1, "cells": 1, "patch": 2, "norm_groups": 4},
@@ -70,7 +73,7 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def stages(v):
+def stages(v: Section) -> dict[str, Section]:
     """The stages of a variant, in order."""
     plain = common.world_stages(v, RECIPE)
     patterned = common.world_stages(v, {**RECIPE, "simulator": "maze_patterned"})
@@ -117,10 +120,8 @@ def stages(v):
     }  # fmt: skip
 
 
-def get_config(arg="cpu"):
+def get_config(arg: str = "cpu") -> ConfigDict:
     """``variant`` for the whole pipeline, ``variant.stage`` for one stage alone."""
-    variant, _, stage = arg.partition(".")
-    if variant not in VARIANTS:
-        raise ValueError(f"configs/slow/maze.py has no variant '{variant}': use one of {', '.join(VARIANTS)}")
-    title = f"Slow learning on mazes, {variant}"
-    return common.staged("configs/slow/maze.py", variant, stage, title, stages(VARIANTS[variant]))
+    file, (variant, _, stage) = "configs/slow/maze.py", arg.partition(".")
+    every = stages(VARIANTS[common.known(file, variant, VARIANTS)])
+    return common.staged(file, variant, stage, f"Slow learning on mazes, {variant}", every)

@@ -23,9 +23,10 @@ Needs ``pip install 'vgen_jax[convert]'``, for the tokenizer.
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.common import Section
 
 # The networks as ``convert`` finds them, for what needs their shapes alone: (slow, autoencoder).
-SLOW = {
+SLOW: Section = {
     "schedule": {
         "kind": "scaled_linear", "steps": 1000, "start": 0.00085, "end": 0.012, "zero_terminal_snr": False,
         "set_alpha_to_one": False,
@@ -34,7 +35,7 @@ SLOW = {
     "warp": common.NO_WARP,
     "kind": "eps", "actions": "none", "action_dim": 0, "latent_channels": 4,
 }  # fmt: skip
-FULL = (
+FULL: tuple[Section, Section] = (
     {
         **SLOW,
         "unet": {
@@ -49,7 +50,7 @@ FULL = (
         "patch": 1, "linear_path": False, "dtype": "float32", "kl_weight": 1e-6,
     },
 )  # fmt: skip
-TINY = (
+TINY: tuple[Section, Section] = (
     {
         **SLOW,
         "unet": {
@@ -61,7 +62,7 @@ TINY = (
     {**FULL[1], "block_channels": (8, 8), "layers_per_block": 1, "norm_groups": 4},
 )  # fmt: skip
 
-T2V = {
+T2V: Section = {
     "run": "text_to_video",
     "model_dir": "ali-vilab/text-to-video-ms-1.7b",
     "generate": {
@@ -77,8 +78,10 @@ CHUNK, TOKENS = 16, 256
 FRAMES = {"train": 100_000, "validation": 5_000}
 TOUR = ("go forward", "turn left", "go forward", "turn right", "step back", "turn around")
 
+VARIANTS = ("t2v", "finetune", "rollout")
 
-def train_stage():
+
+def train_stage() -> Section:
     """Run ``train``: the UNet alone, on latents and embeddings that are there."""
     return {
         "run": "train",
@@ -94,7 +97,7 @@ def train_stage():
     }  # fmt: skip
 
 
-def finetune_stages(source=T2V["model_dir"]):
+def finetune_stages(source: str = T2V["model_dir"]) -> dict[str, Section]:
     """From a model of diffusers to a fine-tuned one, in order."""
     convert = {"model": "modelscope", "target": "", "dtype": "float32"}
     past, future = WINDOWS[0]
@@ -114,7 +117,7 @@ def finetune_stages(source=T2V["model_dir"]):
     }  # fmt: skip
 
 
-def rollout():
+def rollout() -> Section:
     """Run ``generate`` from a picture, with texts that no data set has to know."""
     texts = ("a panda eats bamboo on a rock", "a panda climbs a tree")
     config = common.generate_stage(
@@ -123,18 +126,10 @@ def rollout():
     return {**config, "start": {**config["start"], "image": "start.png", "data_dir": "", "frame": 0, "still": True}}
 
 
-def get_config(arg="t2v"):
+def get_config(arg: str = "t2v") -> ConfigDict:
     """``arg``: the variant, or ``finetune.stage`` for one stage alone."""
-    variant, _, stage = arg.partition(".")
-    if variant not in ("t2v", "finetune", "rollout"):
-        raise ValueError(f"configs/slow/modelscope.py has no variant '{arg}': use one of t2v, finetune, rollout")
+    file, (variant, _, stage) = "configs/slow/modelscope.py", arg.partition(".")
+    common.known(file, arg if stage and variant != "finetune" else variant, VARIANTS)
     if variant != "finetune":
         return ConfigDict(T2V if variant == "t2v" else rollout(), convert_dict=True)
-    every = finetune_stages()
-    command = "python -m vgen_jax.main --config=configs/slow/modelscope.py:finetune --workdir=out"
-    config = common.pipeline("Slow learning from ModelScopeT2V", command, every)
-    if not stage:
-        return config
-    if stage not in every:
-        raise ValueError(f"configs/slow/modelscope.py:finetune has no stage '{stage}': use one of {', '.join(every)}")
-    return config.stages[stage]
+    return common.staged(file, variant, stage, "Slow learning from ModelScopeT2V", finetune_stages())

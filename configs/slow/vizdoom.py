@@ -13,7 +13,10 @@ small    300,000     64×64    one data-centre GPU, 10-20 minutes   not measured
 base     10 million  128×128  8 GPUs or a TPU v5e-8                not measured yet
 """
 
+from ml_collections import ConfigDict
+
 from configs import common
+from configs.common import Section
 
 TOUR = (
     "go forward", "go forward", "turn left", "turn left", "go forward", "turn right", "turn right", "stay",
@@ -21,7 +24,7 @@ TOUR = (
     "go forward", "strafe right",
 )  # fmt: skip
 
-RECIPE = {
+RECIPE: Section = {
     "simulator": "vizdoom",
     "schedule": {
         "kind": "linear", "steps": 1000, "start": 1e-4, "end": 0.02, "zero_terminal_snr": False,
@@ -31,7 +34,7 @@ RECIPE = {
     "commands": TOUR,
 }  # fmt: skip
 
-VARIANTS = {
+VARIANTS: dict[str, Section] = {
     "tiny": {
         "frames": {"train": 1200, "validation": 300}, "episode_steps": 32, "size": (16, 16), "chunk": 2, "shard": 8,
         "autoencoder": {
@@ -114,16 +117,13 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def stages(v):
+def stages(v: Section) -> dict[str, Section]:
     """The stages of a variant, in order."""
     return common.world_stages(v, RECIPE)
 
 
-def get_config(arg="cpu"):
+def get_config(arg: str = "cpu") -> ConfigDict:
     """``variant`` for the whole pipeline, ``variant.stage`` for one stage alone."""
-    variant, _, stage = arg.partition(".")
-    if variant not in VARIANTS:
-        raise ValueError(f"configs/slow/vizdoom.py has no variant '{variant}': use one of {', '.join(VARIANTS)}")
-    return common.staged(
-        "configs/slow/vizdoom.py", variant, stage, f"Slow learning on VizDoom, {variant}", stages(VARIANTS[variant])
-    )
+    file, (variant, _, stage) = "configs/slow/vizdoom.py", arg.partition(".")
+    every = stages(VARIANTS[common.known(file, variant, VARIANTS)])
+    return common.staged(file, variant, stage, f"Slow learning on VizDoom, {variant}", every)

@@ -28,6 +28,7 @@ class BatchesConfig:
 
     Attributes:
         data_dir: a folder with ``dataset.json``.
+        split: the split of that data set.
         windows: lengths (f_p, f_g); all samples of a batch share one.
         window_weights: how often each length is drawn, in proportion.
         batch_size: B over all processes.

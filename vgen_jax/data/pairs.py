@@ -24,6 +24,7 @@ class PairsConfig:
     """What a batch of pairs holds.
 
     Attributes:
+        data_dir, split: a folder with ``dataset.json``, and a split of it.
         batch_size: pairs B over all processes.
         per_episode: pairs from one episode; divides ``batch_size``.
         near, turn: map units and degrees between the two frames of a pair, at most.
@@ -114,6 +115,7 @@ class PlacesConfig:
     """Places of a split, to be told apart within their scene.
 
     Attributes:
+        data_dir, split: a folder with ``dataset.json``, and a split of it.
         per_scene: places, at most; fewer where a scene has not so many.
         near, turn: map units and degrees between the two frames of a place, at most.
         apart, apart_turn: first frames of two places differ by at least one of these.

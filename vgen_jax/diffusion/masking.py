@@ -30,7 +30,13 @@ CLEAN_SHARE = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class Masking:
-    """How the past enters the network. See the module's docstring."""
+    """How the past enters the network. See the module's docstring.
+
+    Attributes:
+        past_t: the diffusion step of the clean frames: ``shared`` with the others, as in the paper, or ``zero``.
+        augment_past: the largest standard deviation of the noise that the past gets while training; 0 for none.
+        reference: the network sees the last past frame beside every frame.
+    """
 
     past_t: PastStep = "shared"
     augment_past: float = 0.0

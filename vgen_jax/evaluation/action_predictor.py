@@ -24,7 +24,7 @@ from vgen_jax.worlds.slow_networks import dtype_of
 
 @dataclasses.dataclass(frozen=True)
 class ActionConfig:
-    """The predictor's shape, see ``models.action_nets``."""
+    """The predictor's shape, see ``models.action_nets.ActionPredictor``."""
 
     level_channels: tuple[int, ...]
     blocks_per_level: int

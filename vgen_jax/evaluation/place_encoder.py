@@ -21,7 +21,7 @@ SLICE = 64  # frames coded at once
 
 @dataclasses.dataclass(frozen=True)
 class PlaceConfig:
-    """The encoder's shape, see ``models.place``."""
+    """The encoder's shape, see ``models.place.PlaceEncoder``."""
 
     level_channels: tuple[int, ...]
     blocks_per_level: int

@@ -39,6 +39,7 @@ class WindowsConfig:
     """Which clips are cut from recorded episodes.
 
     Attributes:
+        split: of the data set.
         count: how many, spread over scenes and time.
         past: f_p, frames that open a clip: a model is given them. They are left out of the metrics by ``cut.skip``.
         frames: after those.

@@ -29,6 +29,7 @@ class ActionPredictor(nn.Module):
         width: of a step's features.
         mixers: convolutions over three steps each.
         norm_groups: groups of every GroupNorm.
+        dtype: compute dtype; parameters are float32.
     """
 
     outputs: int

@@ -26,6 +26,7 @@ class PlaceEncoder(nn.Module):
         blocks_per_level: resnets per level.
         width: of the vector.
         norm_groups: groups of every GroupNorm.
+        dtype: compute dtype; parameters are float32.
     """
 
     level_channels: tuple[int, ...] = (64, 128)

@@ -204,7 +204,7 @@ class PixelUNet(nn.Module):
 
     Attributes:
         out_channels: of the prediction, with the mask's channel if there is one.
-        dim: channels of the first level; ``mults`` gives each level's, in multiples of it.
+        dim, mults: channels of the first level, and of each level in multiples of it.
         heads, head_dim: of temporal attention; spatial attention has as many heads of 32.
         actions: ``discrete`` (one-hot rows), ``continuous`` or ``none``.
         patch: pixels folded into channels, on each side; 1 in the original.

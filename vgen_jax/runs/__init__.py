@@ -5,11 +5,13 @@ A run is imported when it starts, so that none pays for what another one needs.
 
 import importlib
 from pathlib import Path
+from types import ModuleType
 
 import jax
 from ml_collections import ConfigDict
 
 from vgen_jax.black_box.ask import fault_of
+from vgen_jax.config import nearest
 from vgen_jax.types import VgenError
 
 RUNS = (
@@ -20,16 +22,26 @@ RUNS = (
 )  # fmt: skip
 
 
+def module(name: str) -> ModuleType:
+    """The module of a run.
+
+    Raises:
+        VgenError: if there is none of that name.
+    """
+    if name not in RUNS:
+        raise VgenError(f"config key run is '{name}': {nearest(name, RUNS)}use one of {', '.join(RUNS)}")
+    return importlib.import_module(f"vgen_jax.runs.{name}")
+
+
 def start(config: ConfigDict, workdir: Path) -> None:
     """Runs ``config.run`` in ``workdir``.
 
     Raises:
         VgenError: for a fault that the user can mend.
     """
-    if config.run not in RUNS:
-        raise VgenError(f"config key run is '{config.run}': use one of {', '.join(RUNS)}")
+    run = module(config.run).run
     try:
-        importlib.import_module(f"vgen_jax.runs.{config.run}").run(config, workdir)
+        run(config, workdir)
     except jax.errors.JaxRuntimeError as error:
         fault = fault_of(error)  # a black box that failed within a compiled program
         if fault is None:

@@ -6,6 +6,16 @@ world of latents needs its autoencoder in ``autoencoder_dir``, for past frames a
 and ``tune_data`` hold frames in any world. With a ``token_length`` methods that read texts are told those of the
 windows. Left in the work directory: ``table.md``, ``results.json``, ``claims.md``, clips and scores of each method,
 pictures of masks, ``report.html``.
+
+Keys:
+    base_dir: the export of the base model.
+    autoencoder_dir: the export of the autoencoder of a world of latents; empty for one of frames.
+    test_data, tune_data: recorded episodes: those that are measured on, and those that weights are chosen on.
+    token_length: bytes of a window's text, for methods that read texts; 0 for none.
+    order: the methods, in the order of the table.
+    weights_dir: where foreign networks' weights are; empty for the environment variable VGEN_WEIGHTS.
+    action_dir: the export of an action predictor, for the metrics that need one; else empty.
+    place_dir: the export of a place encoder, for the metrics that need one; else empty.
 """
 
 from collections.abc import Mapping
@@ -15,7 +25,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
+from vgen_jax.devices.sharding import MeshConfig
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.evaluation import sources
 from vgen_jax.evaluation.avid import clips as avid_clips
@@ -42,6 +53,18 @@ from vgen_jax.worlds.avid import load_base
 
 TABLE_FILE, CLAIMS_FILE = "table.md", "claims.md"
 SHOWN_CLIPS = 2
+
+SECTIONS: Sections = {
+    "table": TableConfig,
+    "tune": TuneConfig,
+    "score": ScoreConfig,
+    "sampler": Sampler,
+    "generate": avid_clips.ClipsConfig,
+    "cut": Cut,
+    "windows": sources.WindowsConfig,
+    "methods.*": avid_clips.TableEntryConfig,
+    "mesh": MeshConfig,
+}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

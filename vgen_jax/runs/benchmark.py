@@ -20,13 +20,17 @@ from vgen_jax.bench.data_loading import (
     time_loading,
     time_step,
 )
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.files.run_folder import keep_config, write_results
+from vgen_jax.simulators.collect import CollectConfig
 from vgen_jax.tasks.inputs import batches_config
 from vgen_jax.tasks.registry import TASKS
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.autoencoder import AutoencoderConfig
 
 TABLE_FILE = "bench.md"
+
+SECTIONS: Sections = {"benchmark": BenchmarkConfig, "collect": CollectConfig, "autoencoder": AutoencoderConfig}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

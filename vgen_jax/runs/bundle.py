@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.files.assets import ASSETS, PREFIX, write_asset
 from vgen_jax.files.exports import EXPORT_WEIGHTS, digest, load_export
 from vgen_jax.files.log import METRICS_FILE, read_metrics
@@ -61,6 +61,9 @@ class CardConfig:
         for field in ("title", "command", "data", "hardware"):
             if not getattr(self, field):
                 raise VgenError(f"config key card.{field} is empty: a model card has to say it")
+
+
+SECTIONS: Sections = {"bundle": BundleConfig, "card": CardConfig}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

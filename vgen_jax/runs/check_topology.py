@@ -9,12 +9,22 @@ from ml_collections import ConfigDict
 
 from vgen_jax.bench.synthetic import SyntheticData, synthetic_stage
 from vgen_jax.bench.topology import CheckConfig, MeshRow, TrainingStep, header, named, table_line, topology_mesh
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.devices.chips import chip_of
+from vgen_jax.devices.sharding import MeshConfig
 from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.worlds.autoencoder import AutoencoderConfig
+from vgen_jax.worlds.slow_networks import SlowConfig
 
 TABLE_FILE = "topology.md"
+
+SECTIONS: Sections = {
+    "check": CheckConfig,
+    "made": SyntheticData,
+    "autoencoder": AutoencoderConfig,
+    "slow": SlowConfig,
+    "mesh": MeshConfig,
+}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

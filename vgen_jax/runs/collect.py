@@ -1,12 +1,18 @@
-"""Run ``collect``: records episodes of a simulator, the ``train`` and ``validation`` splits one after the other."""
+"""Run ``collect``: records episodes of a simulator, the ``train`` and ``validation`` splits one after the other.
+
+Keys:
+    frames.*: frames of that split.
+"""
 
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.files.run_folder import keep_config
 from vgen_jax.simulators.collect import CollectConfig, collect
+
+SECTIONS: Sections = {"collect": CollectConfig}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -4,10 +4,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.files.run_folder import keep_config
 from vgen_jax.simulators.collect import CollectConfig, collect
 from vgen_jax.simulators.paths import PathsConfig
+
+SECTIONS: Sections = {"collect": CollectConfig, "splits.*": PathsConfig}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -4,10 +4,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.data.shards import collect_shards
 from vgen_jax.files.run_folder import keep_config
 from vgen_jax.simulators.procgen import ProcgenConfig
+
+SECTIONS: Sections = {"collect": ProcgenConfig, "splits.*": ProcgenConfig}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.data.records import read_info
 from vgen_jax.data.revisits import revisits
 from vgen_jax.data.schema import DatasetInfo
@@ -55,6 +55,9 @@ class CompareConfig:
             raise VgenError("config key compare.folders names fewer than two runs: name two or more")
         if self.baseline not in self.folders:
             raise VgenError(f"config key compare.baseline is '{self.baseline}': use one of {', '.join(self.folders)}")
+
+
+SECTIONS: Sections = {"compare": CompareConfig}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

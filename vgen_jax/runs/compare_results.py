@@ -4,12 +4,14 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.evaluation.comparison import FREE, NORMALISED, ComparisonConfig, markdown, normalised, read_result, table
 from vgen_jax.files import report
 from vgen_jax.files.run_folder import keep_config, write_results
 
 TABLE_FILE = "table.md"
+
+SECTIONS: Sections = {"compare": ComparisonConfig}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.convert import clip, kl_vae, modelscope, schedulers
 from vgen_jax.convert.exports import AUTOENCODER, SAMPLE_SIZE, SCALE, TEXT, UNET, count, fields, read, write
 from vgen_jax.files.run_folder import keep_config, write_results
@@ -50,6 +50,9 @@ class ConvertConfig:
                 raise VgenError(f"config key convert.{key} is '{getattr(self, key)}': use {' or '.join(allowed)}")
         if not self.source:
             raise VgenError("config key convert.source is empty: give the folder of a model")
+
+
+SECTIONS: Sections = {"convert": ConvertConfig}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -2,6 +2,13 @@
 
 A fine-tuning reads this table instead of running the text tower, which is in memory during this run only. Embeddings
 are stored as float16, a text in 158 kB at ModelScopeT2V's size, and keyed by the text's bytes as the data give them.
+
+Keys:
+    model_dir: a pipeline with a text tower: a folder of diffusers, or one that ``convert`` wrote.
+    data_dir: the data set.
+    splits: whose texts are embedded.
+    windows: (f_p, f_g) of the windows that a training takes.
+    token_length: bytes of a text at most; longer ones are cut.
 """
 
 from pathlib import Path
@@ -9,9 +16,12 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from vgen_jax.config import Sections
 from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.worlds.pretrained import write_texts
 from vgen_jax.worlds.texts import text_table, window_tokens
+
+SECTIONS: Sections = {}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -2,6 +2,11 @@
 
 Latents are stored as float16, scaled to unit variance. The data set records the autoencoder's digest, and training
 refuses latents of another one.
+
+Keys:
+    data_dir: the data set of frames.
+    autoencoder_dir: the export of the autoencoder.
+    batch_frames: frames encoded at once.
 """
 
 from pathlib import Path
@@ -10,9 +15,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from vgen_jax.config import Sections
 from vgen_jax.files.run_folder import keep_config
 from vgen_jax.worlds.autoencoder import load_autoencoder
 from vgen_jax.worlds.latents import encode_data, encode_frames
+
+SECTIONS: Sections = {}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

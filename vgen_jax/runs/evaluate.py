@@ -1,4 +1,8 @@
-"""Run ``evaluate``: the next-chunk numbers of a slow model on held-out scenes, with pictures and a report."""
+"""Run ``evaluate``: the next-chunk numbers of a slow model on held-out scenes, with pictures and a report.
+
+Keys:
+    model_dir: a slow model: an export, or the work directory of a training.
+"""
 
 import dataclasses
 import hashlib
@@ -9,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.data.batches import BatchesConfig, evaluation_windows, to_batch
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.evaluation import next_chunk
@@ -39,6 +43,9 @@ class EvaluateConfig:
     windows: int
     guidance: float
     seed: int
+
+
+SECTIONS: Sections = {"evaluate": EvaluateConfig, "data": BatchesConfig, "sampler": Sampler}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -4,6 +4,9 @@ A place is two frames of nearly the same pose. The first ones of a scene are the
 has to find its own place there. ``retrieval_<code>`` counts hits for queries as they were recorded (they stand and look
 a little off), ``retrieval_<code>_degraded`` for queries whose tone, position and sharpness were changed as well, as a
 video model changes them. ``pixels`` is the cosine of raw pixels, ``centred`` of pixels minus the gallery's mean.
+
+Keys:
+    model_dir: the export of a place encoder.
 """
 
 from collections.abc import Callable
@@ -13,7 +16,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.data.pairs import Pair, PlacesConfig, choose_places
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.evaluation.place_encoder import load_place
@@ -25,6 +28,8 @@ from vgen_jax.nn.pixels import from_unit, to_unit
 from vgen_jax.objectives.place import Augment, augmented
 
 Code = Callable[[np.ndarray], np.ndarray]
+
+SECTIONS: Sections = {"places": PlacesConfig, "augment": Augment}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -2,6 +2,13 @@
 
 ``real`` is a folder of videos or of recorded episodes, ``generated`` that or a model: an export, an ``asset:…``, or the
 work directory of a training, whose newest weights then continue the recorded windows (``evaluation.sources``).
+
+Keys:
+    real: a folder of videos or of recorded episodes.
+    generated: the same, or a model that continues the recorded episodes.
+    weights_dir: where foreign networks' weights are; empty for the environment variable VGEN_WEIGHTS.
+    action_dir: the export of an action predictor, for the metrics that need one; else empty.
+    place_dir: the export of a place encoder, for the metrics that need one; else empty.
 """
 
 from pathlib import Path
@@ -11,7 +18,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
+from vgen_jax.devices.sharding import MeshConfig
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.evaluation import sources
 from vgen_jax.evaluation.clips import Clips, Cut, check_alike
@@ -26,6 +34,16 @@ from vgen_jax.types import VgenError
 from vgen_jax.worlds.memories import MemoryConfig
 
 SHOWN, SHOWN_FRAMES = 4, 8
+
+SECTIONS: Sections = {
+    "score": ScoreConfig,
+    "cut": Cut,
+    "windows": sources.WindowsConfig,
+    "model": sources.ModelConfig,
+    "sampler": Sampler,
+    "memory": MemoryConfig,
+    "mesh": MeshConfig,
+}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -1,10 +1,17 @@
-"""Run ``export``: the newest checkpoint of an unfinished training as an export folder, which other runs load."""
+"""Run ``export``: the newest checkpoint of an unfinished training as an export folder, which other runs load.
+
+Keys:
+    objective.kind: what was trained.
+"""
 
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from vgen_jax.tasks import training
 from vgen_jax.tasks.exports import export_newest
+
+SECTIONS = training.SECTIONS
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

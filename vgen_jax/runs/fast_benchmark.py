@@ -1,5 +1,9 @@
 """Run ``fast_benchmark``: what a memory that learns costs per chunk, beside the same rollout without one
 (``bench.fast_learning``).
+
+Keys:
+    model_dir: a slow model; empty for one with random weights, by the section ``made``.
+    made.height, made.width: of its frames.
 """
 
 import os
@@ -20,13 +24,23 @@ from vgen_jax.bench.fast_learning import (
     named,
     timed_rollout,
 )
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.autoencoder import AutoencoderConfig
 from vgen_jax.worlds.memories import MemoryConfig
+from vgen_jax.worlds.slow_networks import SlowConfig
 
 TABLE_FILE = "fast_benchmark.md"
+
+SECTIONS: Sections = {
+    "benchmark": FastBenchmarkConfig,
+    "sampler": Sampler,
+    "memories.*": MemoryConfig,
+    "made.slow": SlowConfig,
+    "made.autoencoder": AutoencoderConfig,
+}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vgen_jax.bench.footprint import ROW_FIELDS, FootprintConfig, FootprintRow, compile_mesh, footprint, table_line
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.worlds.autoencoder import AutoencoderConfig
 from vgen_jax.worlds.slow_networks import SlowConfig
 
 TABLE_FILE = "footprint.md"
+
+SECTIONS: Sections = {"footprint": FootprintConfig, "slow": SlowConfig, "autoencoder": AutoencoderConfig}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

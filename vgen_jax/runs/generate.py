@@ -3,6 +3,9 @@
 Everything streams: an action is read when its chunk's turn comes, a chunk's frames are decoded and written while the
 next one is being sampled, and memory does not grow with the length. A rollout that was killed goes on when the same
 command is started again (``worlds.resume``).
+
+Keys:
+    model_dir: a slow model: an export, a converted pipeline, or ``asset:…``.
 """
 
 import dataclasses
@@ -16,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.files.log import peak_mib, progress
 from vgen_jax.files.run_folder import keep_config, write_results
@@ -68,6 +71,14 @@ class GenerateConfig:
             raise VgenError(f"generate.frames {self.frames} is no multiple of generate.future {self.future}")
         if self.save_every < 1:
             raise VgenError(f"generate.save_every is {self.save_every}: use 1 or more")
+
+
+SECTIONS: Sections = {
+    "generate": GenerateConfig,
+    "start": StartConfig,
+    "memory": MemoryConfig,
+    "sampler": Sampler,
+}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -4,10 +4,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.data.importers.rlds import RldsConfig
 from vgen_jax.data.shards import collect_shards
 from vgen_jax.files.run_folder import keep_config
+
+SECTIONS: Sections = {"rlds": RldsConfig, "splits.*": RldsConfig}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.data.importers.videos import ImportConfig, import_videos
 from vgen_jax.files.run_folder import keep_config
+
+SECTIONS: Sections = {"videos": ImportConfig}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -1,4 +1,9 @@
-"""Run ``latency``: how long an interactive rollout makes one wait for a chunk (``bench.latency``)."""
+"""Run ``latency``: how long an interactive rollout makes one wait for a chunk (``bench.latency``).
+
+Keys:
+    model_dir: a slow model.
+    steps: numbers of sampling steps, each of which is timed; ``sampler.steps`` is not used.
+"""
 
 import dataclasses
 import os
@@ -11,7 +16,7 @@ from ml_collections import ConfigDict
 
 from vgen_jax.bench.fast_learning import FastBenchmarkConfig, timed_rollout
 from vgen_jax.bench.latency import markdown, timed
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.types import VgenError
@@ -19,6 +24,8 @@ from vgen_jax.worlds.memories import MemoryConfig
 from vgen_jax.worlds.slow import load_slow_model
 
 TABLE_FILE = "latency.md"
+
+SECTIONS: Sections = {"benchmark": FastBenchmarkConfig, "sampler": Sampler, "memory": MemoryConfig}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

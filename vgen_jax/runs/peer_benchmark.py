@@ -10,12 +10,16 @@ from ml_collections import ConfigDict
 from vgen_jax.bench.peers.jax_side import OurSide
 from vgen_jax.bench.peers.settings import PeerConfig
 from vgen_jax.bench.peers.timing import HEADER, interleaved, named, table_lines
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.devices.chips import chip_of
 from vgen_jax.devices.sharding import MeshConfig
 from vgen_jax.files.run_folder import keep_config, write_results
+from vgen_jax.models.unet_latent import UNet3D
+from vgen_jax.models.unet_pixel import PixelUNet
 
 TABLE_FILE = "peer_benchmark.md"
+
+SECTIONS: Sections = {"peer": PeerConfig, "unet": UNet3D | PixelUNet, "mesh": MeshConfig}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -2,6 +2,11 @@
 
 ``config.stages`` maps a stage's name to its run's config; ``config.order`` says in which order. A finished stage leaves
 ``finished.json`` in its folder, with the config that it ran with; a changed config is refused.
+
+Keys:
+    title: of the report.
+    command: what the report says made it.
+    order: the stages, in the order in which they run.
 """
 
 import json
@@ -12,12 +17,15 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vgen_jax import runs
+from vgen_jax.config import Sections
 from vgen_jax.files import report
 from vgen_jax.files.log import METRICS_FILE
 from vgen_jax.files.run_folder import RESULTS_FILE, as_json, keep_config, resolved, write_results
 from vgen_jax.types import VgenError
 
 FINISHED_FILE = "finished.json"
+
+SECTIONS: Sections = {}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

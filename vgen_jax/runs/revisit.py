@@ -3,6 +3,12 @@
 Every memory follows the same scripted paths, which leave a place and come back to it, at every length and in both
 protocols (``evaluation.revisit.paths``). A finished (length, protocol, memory) is kept in ``cells/`` and not done
 again. Metrics are computed on decoded frames in memory; mp4 is made for the report only.
+
+Keys:
+    data_dir: the recorded paths; where there are none yet, the section ``collect`` records them.
+    model_dir: the slow model.
+    place_dir: the export of the place encoder.
+    weights_dir: where foreign networks' weights are; empty for the environment variable VGEN_WEIGHTS.
 """
 
 import dataclasses
@@ -12,7 +18,7 @@ import jax
 from ml_collections import ConfigDict
 
 from vgen_jax import runs
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.convert.feature_nets import feature_net
 from vgen_jax.data.records import INFO_FILE, EpisodeSource, read_info
 from vgen_jax.diffusion.samplers import Sampler
@@ -22,6 +28,7 @@ from vgen_jax.evaluation.revisit.cells import Cell
 from vgen_jax.evaluation.revisit.measurement import (
     PAIRS,
     Bench,
+    Contender,
     RevisitConfig,
     contenders_of,
     contract,
@@ -35,6 +42,8 @@ from vgen_jax.files.run_folder import keep_config, resolved, write_results
 from vgen_jax.metrics.features import extractor
 from vgen_jax.types import VgenError
 from vgen_jax.worlds.slow import chunk_decoder, load_slow_model
+
+SECTIONS: Sections = {"revisit": RevisitConfig, "memories.*": Contender, "sampler": Sampler}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

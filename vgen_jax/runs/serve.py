@@ -1,4 +1,8 @@
-"""Run ``serve``: a base model behind HTTP, for adapters that are trained elsewhere (``black_box.client``)."""
+"""Run ``serve``: a base model behind HTTP, for adapters that are trained elsewhere (``black_box.client``).
+
+Keys:
+    base_dir: the export of the base model.
+"""
 
 import dataclasses
 import os
@@ -8,7 +12,7 @@ from ml_collections import ConfigDict
 
 from vgen_jax.black_box.ask import ask_jax
 from vgen_jax.black_box.server import PredictorServer
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.files.run_folder import keep_config
 from vgen_jax.types import VgenError
 from vgen_jax.worlds.avid import Base, base_predictor, load_base
@@ -51,6 +55,9 @@ def make_server(settings: ServeConfig, base: Base) -> PredictorServer:
         (settings.host, settings.port), ask_jax(base_predictor(base)), base.world.kind, settings.batch,
         settings.max_megabytes * 10**6, os.environ[settings.token_env] if settings.token_env else "",
     )  # fmt: skip
+
+
+SECTIONS: Sections = {"serve": ServeConfig}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -2,6 +2,9 @@
 
 The parts come into memory when their turn comes: the text tower computes the embeddings of all prompts, which are kept
 in the work directory, and is gone before the UNet is loaded. Frames are decoded a few at a time.
+
+Keys:
+    model_dir: a pipeline: a folder of diffusers, one that ``convert`` wrote, or a model of the Hugging Face hub.
 """
 
 import dataclasses
@@ -16,7 +19,7 @@ import safetensors
 import safetensors.numpy
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.convert import kl_vae, modelscope
 from vgen_jax.convert.clip import text_embeddings
 from vgen_jax.convert.schedulers import load_scheduler
@@ -76,6 +79,9 @@ class TextToVideoConfig:
                 raise VgenError(f"config key generate.{field} is {getattr(self, field)}: use a positive number")
         if not self.prompts:
             raise VgenError("config key generate.prompts is empty: give at least one text")
+
+
+SECTIONS: Sections = {"generate": TextToVideoConfig}
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -2,20 +2,23 @@
 
 ``config.objective.kind`` chooses what is trained: ``autoencoder``, ``masked_diffusion``, ``continued``, ``finetune``,
 ``place``, ``action``, ``adapter``, ``black_box`` or ``noisy_actions``.
+
+Keys:
+    objective.kind: what is trained; the sections that go with it are its task's (``tasks``).
 """
 
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax.tasks.registry import TASKS
+from vgen_jax.tasks import training
+from vgen_jax.tasks.registry import task_of
 from vgen_jax.tasks.training import train_task
-from vgen_jax.types import VgenError
+
+SECTIONS = training.SECTIONS
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Trains, shows a progress bar, and exports the moving average of the parameters."""
-    if config.objective.kind not in TASKS:
-        raise VgenError(f"config key objective.kind is '{config.objective.kind}': use one of {', '.join(TASKS)}")
-    task, finish = TASKS[config.objective.kind](config)
+    task, finish = task_of(config.objective.kind)(config)
     train_task(config, workdir, task, finish)

@@ -9,7 +9,7 @@ import numpy as np
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.data.batches import BatchesConfig
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.schema import ActionSpace
@@ -38,6 +38,9 @@ def action_target(data: BatchesConfig) -> tuple[ActionSpace, ActionTarget]:
     values = np.concatenate(rows).astype(np.float64)
     std = np.where((deviation := values.std(0)) > 0, deviation, 1.0)
     return space, ActionTarget("continuous", tuple(map(float, values.mean(0))), tuple(map(float, std)))
+
+
+SECTIONS: Sections = {"action": ActionConfig, "data": BatchesConfig}
 
 
 def action_task(config: ConfigDict) -> tuple[Task, Finish]:

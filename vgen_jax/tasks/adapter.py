@@ -6,6 +6,10 @@ fine-tuning begins with; empty where there is none. No export holds anything of 
 
 A latent UNet (``worlds.avid_networks.LatentConfig``) is trained on latents that the run ``encode`` wrote, a pixel UNet
 on frames.
+
+Keys:
+    base_dir: the export of the base that the adapter stands on; empty for none.
+    start_dir: the export that fine-tuning begins with; empty for none.
 """
 
 import dataclasses
@@ -14,7 +18,8 @@ from pathlib import Path
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
+from vgen_jax.data.batches import BatchesConfig
 from vgen_jax.data.records import read_info
 from vgen_jax.data.schema import DatasetInfo
 from vgen_jax.files.exports import export
@@ -26,6 +31,13 @@ from vgen_jax.types import Array, Params, VgenError
 from vgen_jax.worlds.avid import MethodConfig, load_base, method_of
 from vgen_jax.worlds.avid_networks import LatentConfig, WorldConfig
 from vgen_jax.worlds.slow import action_width
+
+SECTIONS: Sections = {
+    "method": MethodConfig,
+    "world": WorldConfig,
+    "objective.loss": AdapterLoss,
+    "data": BatchesConfig,
+}
 
 
 def world_config(config: ConfigDict, info: DatasetInfo, folder: str, latent: bool = False) -> WorldConfig:

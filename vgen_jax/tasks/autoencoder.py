@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.data.batches import BatchesConfig, make_iterator
 from vgen_jax.data.records import read_info
 from vgen_jax.files.exports import export
@@ -21,6 +21,8 @@ from vgen_jax.types import Array, Key, Params, VgenError
 from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network
 
 SAMPLE_BATCHES = 32
+
+SECTIONS: Sections = {"autoencoder": AutoencoderConfig, "data": BatchesConfig}
 
 
 def autoencoder_task(config: ConfigDict) -> tuple[Task, Finish]:

@@ -2,6 +2,9 @@
 
 The base is asked outside of the compiled step (``black_box.training``). Beside the base the config is that of an
 adapter over an export (``tasks.adapter``), and so is what the training leaves.
+
+Keys:
+    keep_dir: where the service's answers are kept, to be asked for once; empty for nowhere.
 """
 
 import dataclasses
@@ -15,7 +18,8 @@ from vgen_jax.black_box.answers import CachedAnswers
 from vgen_jax.black_box.ask import Ask, answer, from_ask
 from vgen_jax.black_box.client import Remote, RemoteConfig
 from vgen_jax.black_box.training import answered_task
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
+from vgen_jax.data.batches import BatchesConfig
 from vgen_jax.data.records import read_info
 from vgen_jax.files.exports import export
 from vgen_jax.learning.slow import Task, TrainConfig
@@ -24,7 +28,15 @@ from vgen_jax.tasks.adapter import check_windows, to_model, world_config
 from vgen_jax.tasks.inputs import Batches, Finish, batches_config
 from vgen_jax.types import Objective, Params, Predictor, VgenError
 from vgen_jax.worlds.avid import MethodConfig, avid_adapter
-from vgen_jax.worlds.avid_networks import LatentConfig
+from vgen_jax.worlds.avid_networks import LatentConfig, WorldConfig
+
+SECTIONS: Sections = {
+    "remote": RemoteConfig,
+    "method": MethodConfig,
+    "world": WorldConfig,
+    "objective.loss": AdapterLoss,
+    "data": BatchesConfig,
+}
 
 
 def remote_task(config: ConfigDict) -> tuple[Task, Finish]:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.convert import exports, kl_vae, modelscope
 from vgen_jax.data.batches import BatchesConfig
 from vgen_jax.data.records import INFO_FILE, read_info
@@ -60,6 +60,9 @@ class FinetuneConfig:
             raise VgenError("config key finetune.masking.reference is True: the pretrained UNet has no channels for it")
         if self.encode_frames < 1:
             raise VgenError(f"config key finetune.encode_frames is {self.encode_frames}: use 1 or more")
+
+
+SECTIONS: Sections = {"finetune": FinetuneConfig, "data": BatchesConfig}
 
 
 def finetune_task(config: ConfigDict) -> tuple[Task, Finish]:

@@ -1,4 +1,8 @@
-"""Slow learning (SlowFast-VGen §3.1.1) as a task: a slow model from nothing, on frames or on stored latents."""
+"""Slow learning (SlowFast-VGen §3.1.1) as a task: a slow model from nothing, on frames or on stored latents.
+
+Keys:
+    autoencoder_dir: the export of the autoencoder; for latents the one that made them.
+"""
 
 import dataclasses
 import functools
@@ -8,7 +12,8 @@ from pathlib import Path
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
+from vgen_jax.data.batches import BatchesConfig
 from vgen_jax.data.records import INFO_FILE, read_info
 from vgen_jax.data.schema import DatasetInfo
 from vgen_jax.files.exports import DATASET_FILE, export
@@ -19,6 +24,12 @@ from vgen_jax.types import Params, VgenError
 from vgen_jax.worlds.autoencoder import load_autoencoder
 from vgen_jax.worlds.slow import action_width, start_warp
 from vgen_jax.worlds.slow_networks import SlowConfig, denoiser
+
+SECTIONS: Sections = {
+    "slow": SlowConfig,
+    "objective.loss": diffusion_objective.DiffusionLoss,
+    "data": BatchesConfig,
+}
 
 
 def diffusion_task(config: ConfigDict) -> tuple[Task, Finish]:

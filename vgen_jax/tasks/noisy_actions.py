@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
+from vgen_jax.data.batches import BatchesConfig
 from vgen_jax.data.records import read_info
 from vgen_jax.files.exports import export
 from vgen_jax.learning.slow import Task
@@ -17,6 +18,9 @@ from vgen_jax.tasks.adapter import check_windows, world_config
 from vgen_jax.tasks.inputs import Batches, Finish, batches_config
 from vgen_jax.types import Array, Key, Params
 from vgen_jax.worlds.avid import ClassifierConfig, classifier_network
+from vgen_jax.worlds.avid_networks import WorldConfig
+
+SECTIONS: Sections = {"classifier": ClassifierConfig, "world": WorldConfig, "data": BatchesConfig}
 
 
 def classifier_task(config: ConfigDict) -> tuple[Task, Finish]:

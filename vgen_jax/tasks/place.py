@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.data.pairs import PairsConfig, pair_iterator
 from vgen_jax.data.records import read_info
 from vgen_jax.evaluation.place_encoder import PlaceConfig, place_network
@@ -35,6 +35,9 @@ class PairBatches:
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._iterator.set_state(state)
+
+
+SECTIONS: Sections = {"place": PlaceConfig, "objective.loss": PlaceLoss, "data": PairsConfig}
 
 
 def place_task(config: ConfigDict) -> tuple[Task, Finish]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from vgen_jax.config import nearest
 from vgen_jax.learning.slow import Task
 from vgen_jax.tasks.action import action_task
 from vgen_jax.tasks.adapter import adapter_task
@@ -15,8 +16,11 @@ from vgen_jax.tasks.masked_diffusion import diffusion_task
 from vgen_jax.tasks.noisy_actions import classifier_task
 from vgen_jax.tasks.place import place_task
 from vgen_jax.tasks.warm_start import warm_start_task
+from vgen_jax.types import VgenError
 
-TASKS: dict[str, Callable[[ConfigDict], tuple[Task, Finish]]] = {
+Maker = Callable[[ConfigDict], tuple[Task, Finish]]
+
+TASKS: dict[str, Maker] = {
     "autoencoder": autoencoder_task,
     "masked_diffusion": diffusion_task,
     "continued": warm_start_task,
@@ -27,3 +31,14 @@ TASKS: dict[str, Callable[[ConfigDict], tuple[Task, Finish]]] = {
     "black_box": remote_task,
     "noisy_actions": classifier_task,
 }
+
+
+def task_of(kind: str) -> Maker:
+    """What makes the task of ``objective.kind``.
+
+    Raises:
+        VgenError: if there is none of that kind.
+    """
+    if kind not in TASKS:
+        raise VgenError(f"config key objective.kind is '{kind}': {nearest(kind, TASKS)}use one of {', '.join(TASKS)}")
+    return TASKS[kind]

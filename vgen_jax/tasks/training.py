@@ -6,7 +6,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from vgen_jax.black_box.ask import Ask
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
 from vgen_jax.devices.sharding import MeshConfig, gathered, make_mesh
 from vgen_jax.files.log import is_main_process, progress
 from vgen_jax.files.run_folder import keep_config, resolved
@@ -14,6 +14,8 @@ from vgen_jax.learning.slow import Task, TrainConfig, train
 from vgen_jax.learning.state import OptimizerConfig
 from vgen_jax.tasks.black_box import black_box_task
 from vgen_jax.tasks.inputs import Finish
+
+SECTIONS: Sections = {"train": TrainConfig, "optimizer": OptimizerConfig, "mesh": MeshConfig}
 
 
 def train_over(ask: Ask, config: ConfigDict, workdir: Path) -> None:

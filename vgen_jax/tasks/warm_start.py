@@ -1,6 +1,9 @@
 """Slow learning that goes on from an exported slow model, on data with its actions and frame size: a task of ``train``.
 
 The export defines the network, its noise schedule and its masking; only data, loss and optimiser are the config's.
+
+Keys:
+    model_dir: the slow model that the training begins with.
 """
 
 import dataclasses
@@ -10,7 +13,8 @@ from pathlib import Path
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
+from vgen_jax.config import Sections, section
+from vgen_jax.data.batches import BatchesConfig
 from vgen_jax.data.records import INFO_FILE, read_info
 from vgen_jax.files.exports import DATASET_FILE, export
 from vgen_jax.learning.slow import Task
@@ -18,6 +22,8 @@ from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
 from vgen_jax.tasks.inputs import Batches, Finish, batches_config, latents_folder
 from vgen_jax.types import Params, VgenError
 from vgen_jax.worlds.slow import action_width, load_slow_model
+
+SECTIONS: Sections = {"objective.loss": DiffusionLoss, "data": BatchesConfig}
 
 
 def warm_start_task(config: ConfigDict) -> tuple[Task, Finish]:

@@ -19,7 +19,12 @@ from vgen_jax.worlds.slow_networks import dtype_of
 
 @dataclasses.dataclass(frozen=True)
 class AutoencoderConfig:
-    """The KL autoencoder's shape (see ``models.autoencoder_kl``) and the weight of its KL term."""
+    """The KL autoencoder's shape; see ``models.autoencoder_kl.AutoencoderKL``.
+
+    Attributes:
+        dtype: of the computation; parameters are float32.
+        kl_weight: of the KL term, beside the error of a pixel.
+    """
 
     block_channels: tuple[int, ...]
     layers_per_block: int

@@ -68,7 +68,11 @@ class MethodConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierConfig:
-    """The action classifier of noisy frames; see ``models.action_classifier``."""
+    """The action classifier of noisy frames; see ``models.action_classifier.ActionClassifier``.
+
+    Attributes:
+        unet: its way down, that of a pixel UNet.
+    """
 
     unet: PixelConfig
     mlp_width: int

@@ -78,7 +78,8 @@ class PixelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PromptConfig:
-    """The byte text encoder that is trained with a latent UNet (``models.text``); ``width`` 0 for no text.
+    """The byte text encoder that is trained with a latent UNet (``models.text.ByteTextEncoder``); ``width`` 0 for
+    none.
 
     Attributes:
         prompt: stands before every text. Without a text an empty one is read, without it.

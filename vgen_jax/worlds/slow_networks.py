@@ -27,7 +27,7 @@ def dtype_of(name: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class UNetConfig:
-    """The latent UNet's shape (see ``models.unet_latent``); ``text_width`` is its cross_attention_dim."""
+    """The latent UNet's shape (see ``models.unet_latent.UNet3D``); ``text_width`` is its cross_attention_dim."""
 
     block_channels: tuple[int, ...]
     attention_levels: tuple[bool, ...]
@@ -42,7 +42,7 @@ class UNetConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """The byte text encoder's shape (see ``models.text``); ``width`` 0 for a model without text.
+    """The byte text encoder's shape (see ``models.text.ByteTextEncoder``); ``width`` 0 for a model without text.
 
     ``layers`` 0: the embeddings come from a table that a frozen encoder filled (``models.text.looked_up``).
     """
@@ -55,7 +55,7 @@ class TextConfig:
 
 @dataclasses.dataclass(frozen=True)
 class WarpConfig:
-    """The flow network that moves the last past frame (see ``models.warp``); ``width`` 0 for none."""
+    """The flow network that moves the last past frame (see ``models.warp.FlowWarp``); ``width`` 0 for none."""
 
     width: int
     layers: int

@@ -84,7 +84,11 @@ class RevisitConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """A memory that is measured, with the f_p of its rollouts."""
+    """A memory that is measured.
+
+    Attributes:
+        past: f_p of its rollouts.
+    """
 
     memory: MemoryConfig
     past: int
