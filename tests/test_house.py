@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "data": LEAVES,
     "models": {"types", "nn"},
     "compose": {"types", "diffusion"},
-    "objectives": {"types", "diffusion"},
+    "objectives": {"types", "config", "diffusion"},
     "memory": {"types", "nn.lora", "diffusion", "objectives"},
     "learning": LEAVES | {"nn.lora", "diffusion", "objectives", "checkpoint", "sharding", "chips", "flops"},
 }

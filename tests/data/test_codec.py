@@ -112,3 +112,13 @@ def test_records_in_a_wrong_place_are_noticed(episode: Callable) -> None:
         decode([head, head, second, third])
     with pytest.raises(VgenError, match="not the head"):
         decode([first, first, second, third])
+
+
+@pytest.mark.parametrize("kind", ["?", "u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8"])
+def test_ground_truth_of_any_type_comes_back(kind: str, episode: Callable) -> None:
+    values = (np.arange(12).reshape(3, 4) % 2).astype(kind)
+    original = episode(3)
+    original = dataclasses.replace(original, extras={**original.extras, "grid": values})
+    found = decode(encode_episode(original)).extras["grid"]
+    assert found.dtype == values.dtype
+    np.testing.assert_array_equal(found, values)

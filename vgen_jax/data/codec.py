@@ -190,7 +190,10 @@ def parse_frames(record: bytes, head: Head, start: int, stop: int, verify: bool 
         raise VgenError(f"frames cannot be decoded ({error!r}); make the data again") from error
 
 
-_DTYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64, "F16": np.float16, "F32": np.float32, "F64": np.float64}
+_DTYPES = {
+    "BOOL": np.bool_, "U8": np.uint8, "I8": np.int8, "I16": np.int16, "U16": np.uint16, "I32": np.int32,
+    "U32": np.uint32, "I64": np.int64, "U64": np.uint64, "F16": np.float16, "F32": np.float32, "F64": np.float64,
+}  # fmt: skip
 
 
 def _open(record: bytes, verify: bool) -> tuple[int, dict[str, Any], dict[str, np.ndarray]]:
