@@ -9,21 +9,22 @@ from configs import quickstart
 from tests import tiny
 from vgen_jax import runs
 from vgen_jax.config import section
-from vgen_jax.data.batches import PipelineConfig
+from vgen_jax.data.batches import BatchesConfig
 from vgen_jax.data.revisits import revisits
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.learning.slow import TrainConfig
 from vgen_jax.learning.state import OptimizerConfig
 from vgen_jax.runs.compare import CompareConfig, commanded_pose
 from vgen_jax.runs.evaluate import EvaluateConfig
-from vgen_jax.runs.generate import GenerateConfig, StartConfig
-from vgen_jax.runs.train import TASKS
+from vgen_jax.runs.generate import GenerateConfig
 from vgen_jax.simulators.commands import walker_commands, walker_space
+from vgen_jax.tasks.registry import TASKS
 from vgen_jax.worlds.memories import MemoryConfig
+from vgen_jax.worlds.start import StartConfig
 
 SECTIONS = {
     "generate": GenerateConfig, "start": StartConfig, "memory": MemoryConfig, "compare": CompareConfig,
-    "evaluate": EvaluateConfig, "sampler": Sampler, "data": PipelineConfig, "optimizer": OptimizerConfig,
+    "evaluate": EvaluateConfig, "sampler": Sampler, "data": BatchesConfig, "optimizer": OptimizerConfig,
     "train": TrainConfig,
 }  # fmt: skip
 

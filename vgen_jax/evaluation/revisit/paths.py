@@ -26,7 +26,7 @@ PROTOCOLS: tuple[Protocol, ...] = ("generated", "primed")
 Encode = Callable[[np.ndarray], Array]  # uint8 frames (B, T, H, W, 3) -> latents
 
 
-class Path(NamedTuple):
+class RecordedPath(NamedTuple):
     """A recorded path.
 
     Attributes:
@@ -48,7 +48,7 @@ class Path(NamedTuple):
     watched: int
 
 
-def load_paths(model: SlowModel, source: EpisodeSource, count: int, length: int, future: int) -> list[Path]:
+def load_paths(model: SlowModel, source: EpisodeSource, count: int, length: int, future: int) -> list[RecordedPath]:
     """The first ``count`` paths of a split, cut to frame 0 and ``length`` more.
 
     Args:
@@ -62,7 +62,7 @@ def load_paths(model: SlowModel, source: EpisodeSource, count: int, length: int,
     return [_load(model, source, number, length, future) for number in range(count)]
 
 
-def _load(model: SlowModel, source: EpisodeSource, number: int, length: int, future: int) -> Path:
+def _load(model: SlowModel, source: EpisodeSource, number: int, length: int, future: int) -> RecordedPath:
     episode, space, where = source.episode(number), model.config.actions, source.name(number)
     if len(episode.frames_THWC) <= length:
         raise VgenError(f"{where}: {len(episode.frames_THWC)} frames, not {length + 1}: collect longer paths")
@@ -78,10 +78,10 @@ def _load(model: SlowModel, source: EpisodeSource, number: int, length: int, fut
     pairs_N2 = revisits(episode.extras["pose"][: length + 1])
     if not 0 < watched < length // future or not (pairs_N2[:, 1] > watched * future).any():
         raise VgenError(f"{where}: within {length} frames this path does not come back: collect others")
-    return Path(number, script.name, episode.frames_THWC[: length + 1], action, tokens, pairs_N2, watched)
+    return RecordedPath(number, script.name, episode.frames_THWC[: length + 1], action, tokens, pairs_N2, watched)
 
 
-def start_of(paths: list[Path], past: int, encode: Encode) -> Start:
+def start_of(paths: list[RecordedPath], past: int, encode: Encode) -> Start:
     """Every path's first frame, held still for f_p = ``past`` frames."""
     latents = encode(np.stack([path.video_THWC[:1] for path in paths])).repeat(past, axis=1)
     id_B = np.array([path.number for path in paths], np.int32)
@@ -90,7 +90,7 @@ def start_of(paths: list[Path], past: int, encode: Encode) -> Start:
     return Start(latents, np.zeros((len(paths), past, paths[0].action_TA.shape[-1]), np.float32), id_B)
 
 
-def actions_of(paths: list[Path], future: int) -> Iterator[ChunkAction]:
+def actions_of(paths: list[RecordedPath], future: int) -> Iterator[ChunkAction]:
     """What the paths do in each chunk of f_g = ``future`` frames."""
     for chunk in range((len(paths[0].video_THWC) - 1) // future):
         rows = slice(chunk * future, (chunk + 1) * future)
@@ -99,7 +99,7 @@ def actions_of(paths: list[Path], future: int) -> Iterator[ChunkAction]:
         yield ChunkAction("", np.stack(tokens) if tokens else None, np.stack(actions) if actions else None)
 
 
-def watching(sample_chunk: SampleChunk, paths: list[Path], future: int, encode: Encode) -> SampleChunk:
+def watching(sample_chunk: SampleChunk, paths: list[RecordedPath], future: int, encode: Encode) -> SampleChunk:
     """``sample_chunk`` for one rollout of the protocol *primed*: it hands out real latents while a path is watched."""
     watched_B, chunks = np.array([path.watched for path in paths]), itertools.count()
 
@@ -118,7 +118,7 @@ def watching(sample_chunk: SampleChunk, paths: list[Path], future: int, encode: 
     return sample
 
 
-def batches(paths: list[Path], size: int, protocol: Protocol) -> Iterator[list[Path]]:
+def batches(paths: list[RecordedPath], size: int, protocol: Protocol) -> Iterator[list[RecordedPath]]:
     """The paths in batches; in *primed* those watched for as long stand together, so that little is sampled in vain."""
     ordered = sorted(paths, key=lambda path: path.watched) if protocol == "primed" else paths
     for at in range(0, len(ordered), size):
