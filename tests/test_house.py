@@ -1,12 +1,15 @@
 """Rules of the house: imports go one way, runs are runs, one class per name, the core drags in no other framework."""
 
 import ast
+import functools
+import re
 import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import flax.linen
 import pytest
 
 import vgen_jax
@@ -52,6 +55,7 @@ NO_NAMES = {"asked", "kept", "continued", "queried", "made_inputs", "begun", "to
 MIRRORS = ("bench.peers.pixel_unet",)  # whose classes are called like those they are timed beside
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     """Dotted name inside vgen_jax -> file."""
     paths = sorted(ROOT.rglob("*.py"))
@@ -199,3 +203,56 @@ def test_the_core_imports_neither_torch_nor_tensorflow(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT.parent)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def test_the_smallest_run_loads_no_converter() -> None:
+    """None pays for what another one needs: neither foreign weights and their libraries, nor networks."""
+    program = (
+        "import sys, vgen_jax.runs.collect\n"
+        "heavy = ('diffusers', 'transformers', 'torch', 'vgen_jax.convert', 'vgen_jax.models', 'vgen_jax.worlds')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+REFERENCE = re.compile(r"``([a-z_]+(?:\.\w+)+)``")  # ``objectives.place`` or ``nn.lora.Lora.init``
+FILE_ENDINGS = {"py", "json", "jsonl", "npz", "npy", "html", "png", "mp4", "safetensors", "md", "txt", "yaml"}
+
+
+def dangling(docstring: str) -> list[str]:
+    """Dotted names in a docstring that begin like a part of the house, and that the house does not have."""
+    parts = MAY_IMPORT.keys() - {"config"}  # a run's docstring means the keys of its config
+    found = []
+    for name in REFERENCE.findall(docstring):
+        words = name.removeprefix("vgen_jax.").split(".")
+        of_linen = words[0] == "nn" and hasattr(flax.linen, words[1])
+        if words[0] in parts and words[-1] not in FILE_ENDINGS and not of_linen and not resolves(words):
+            found.append(name)
+    return found
+
+
+def resolves(words: list[str]) -> bool:
+    """Whether the longest module that the words name has the rest of them, at any depth."""
+    names = modules()
+    length = next((n for n in range(len(words), 0, -1) if ".".join(words[:n]) in names), 0)
+    if not length:
+        return len(words) == 1
+    text = names[".".join(words[:length])].read_text(encoding="utf-8")
+    return all(re.search(rf"^\s*(async def|def|class)? ?{word}\b", text, re.MULTILINE) for word in words[length:])
+
+
+def test_docstrings_name_what_there_is() -> None:
+    found = {}
+    for name, tree in parsed().items():
+        kinds = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        texts = [ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, kinds)]
+        if wrong := dangling("\n".join(texts)):
+            found[name] = wrong
+    assert not found
+
+
+def test_a_dangling_name_is_found() -> None:
+    assert dangling("``data.sims.maze`` and ``data.schema.Episode``") == ["data.sims.maze"]
+    assert dangling("``nn.lora.no_such``, ``data.batch_size``") == ["nn.lora.no_such", "data.batch_size"]

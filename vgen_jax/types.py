@@ -14,7 +14,8 @@ Four seams (every method of the library is an instance of one of them):
 
 * ``Predictor``: ``(x_t, t, condition) -> Prediction``. Guidance, adapters and black-box models are functions
   from Predictor to Predictor.
-* ``Objective``: ``(params, batch, rng) -> (loss, aux)``. Everything that is trained is trained through one loop.
+* ``Objective``: ``(params, batch, rng) -> (loss, aux)``. Everything that is trained is trained through one loop. It may
+  carry model state (``StatefulObjective``).
 * the LoRA collection: models do not know that adapters exist.
 * ``Memory``: what a rollout carries from chunk to chunk.
 
@@ -130,6 +131,15 @@ class Objective(Protocol):
     """A training loss: the mean over the batch, fp32, and scalars worth logging."""
 
     def __call__(self, params: Params, batch: Any, rng: Key) -> tuple[Array, dict[str, Array]]: ...
+
+
+@runtime_checkable
+class StatefulObjective(Protocol):
+    """An Objective of a network that carries what no gradient changes; also gives that, as it is after the batch."""
+
+    def __call__(
+        self, params: Params, model_state: Any, batch: Any, rng: Key
+    ) -> tuple[Array, dict[str, Array], Any]: ...
 
 
 @flax.struct.dataclass

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
+from vgen_jax.devices.preemption import Preempted
 from vgen_jax.devices.sharding import MeshConfig
 from vgen_jax.files.log import METRICS_FILE, read_metrics
 from vgen_jax.learning.checkpoint import Checkpoints
-from vgen_jax.learning.slow import Preempted, Task, TrainConfig, train
+from vgen_jax.learning.slow import Task, TrainConfig, train
 from vgen_jax.learning.state import OptimizerConfig, TrainState
 from vgen_jax.types import Array, Key, Params, VgenError
 

@@ -16,11 +16,11 @@ import pytest
 import safetensors.numpy
 
 from tests import tiny
+from vgen_jax.devices.preemption import Preempted
 from vgen_jax.files import media
 from vgen_jax.files.exports import export
 from vgen_jax.files.run_folder import resolved
 from vgen_jax.files.videos import Videos
-from vgen_jax.learning.slow import Preempted
 from vgen_jax.runs import generate
 from vgen_jax.types import VgenError
 from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network

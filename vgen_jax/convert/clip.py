@@ -54,8 +54,8 @@ def load_text(folder: str | Path, *, dtype: Any = np.float32) -> tuple[dict[str,
     """A text tower from transformers: ``ClipTextEncoder(**config).apply({"params": params}, token_BL)``.
 
     Args:
-        folder: the text tower's, its whole model's, or a model of the Hugging Face hub (``files.locate``); also what
-            the run ``convert`` made of one.
+        folder: the text tower's, its whole model's, or a model of the Hugging Face hub (``convert.files.locate``);
+            also what the run ``convert`` made of one.
         dtype: of the parameters, NumPy arrays in host memory.
 
     Raises:
@@ -95,7 +95,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     Texts are cut or padded to the tokenizer's length (77), as diffusers does.
 
     Args:
-        folder: the tokenizer's, its whole model's, or a model of the Hugging Face hub (``files.locate``).
+        folder: the tokenizer's, its whole model's, or a model of the Hugging Face hub (``convert.files.locate``).
 
     Raises:
         VgenError: if transformers is not installed, or the folder holds no such tokenizer.

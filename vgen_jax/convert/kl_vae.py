@@ -87,8 +87,8 @@ def load(folder: str | Path, *, dtype: Any = np.float32) -> tuple[dict[str, Any]
     The module neither scales latents nor unscales them: see ``scaling_factor``.
 
     Args:
-        folder: the autoencoder's, its whole model's, or a model of the Hugging Face hub (``files.locate``); also what
-            the run ``convert`` made of one.
+        folder: the autoencoder's, its whole model's, or a model of the Hugging Face hub (``convert.files.locate``);
+            also what the run ``convert`` made of one.
         dtype: of the parameters, NumPy arrays in host memory.
 
     Raises:

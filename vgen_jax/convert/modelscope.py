@@ -105,8 +105,8 @@ def load_unet(folder: str | Path, *, dtype: Any = np.float32) -> tuple[dict[str,
     """A UNet from diffusers: ``UNet3D(**config).apply({"params": params}, x_BTHWC, t_B, text_BLD)``.
 
     Args:
-        folder: the UNet's, its whole model's, or a model of the Hugging Face hub (``files.locate``); also what the run
-            ``convert`` made of one.
+        folder: the UNet's, its whole model's, or a model of the Hugging Face hub (``convert.files.locate``);
+            also what the run ``convert`` made of one.
         dtype: of the parameters, NumPy arrays in host memory.
 
     Raises:
@@ -182,7 +182,7 @@ def load_text_to_video(
     """A whole text-to-video model from diffusers.
 
     Args:
-        folder: the whole model's, or a model of the Hugging Face hub (``files.locate``).
+        folder: the whole model's, or a model of the Hugging Face hub (``convert.files.locate``).
         dtype: of the parameters.
         steps, eta: of the sampler (``schedulers.from_config``).
 

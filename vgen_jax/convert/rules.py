@@ -134,7 +134,7 @@ def to_ours(
     """The network's parameters from the original's tensors, read and re-laid one by one.
 
     Args:
-        tensors: the original's, by name (``files.read_weights``).
+        tensors: the original's, by name (``convert.files.read_weights``).
         expected: the network's ``jax.eval_shape(init)["params"]``.
         source: where the tensors come from, for errors.
         dtype: of the result's arrays (NumPy, in host memory).

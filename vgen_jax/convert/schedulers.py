@@ -166,7 +166,7 @@ def load_scheduler(folder: str | Path, steps: int = 50, eta: float = 0.0, kind: 
     """A scheduler as diffusers saved it.
 
     Args:
-        folder: the scheduler's, its whole model's, or a model of the Hugging Face hub (``files.locate``).
+        folder: the scheduler's, its whole model's, or a model of the Hugging Face hub (``convert.files.locate``).
         steps, eta, kind: see ``from_config``.
 
     Raises:

@@ -4,11 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax.config import section
 from vgen_jax.convert import feature_nets
 from vgen_jax.evaluation.action_predictor import (
     ActionReader,
@@ -18,9 +15,9 @@ from vgen_jax.evaluation.action_predictor import (
     perceptual_net,
     steps_net,
 )
-from vgen_jax.evaluation.place_encoder import PlaceConfig, place_network
+from vgen_jax.evaluation.place_encoder import load_place_export
 from vgen_jax.evaluation.scoring import FD_ACTION, FD_FRAMES, FD_PLACE, LPIPS_ACTION, OF_ACTIONS, RATIO, ActionTest
-from vgen_jax.files.exports import check_matches, digest, load_export
+from vgen_jax.files.exports import digest
 from vgen_jax.metrics.features import FeatureNet
 from vgen_jax.nn.pixels import to_unit
 from vgen_jax.types import Array, Params, VgenError
@@ -88,17 +85,13 @@ def place_net(folder: str, metric: str = FD_PLACE) -> FeatureNet:
     """
     if not folder:
         raise VgenError(f"{metric} needs a place encoder: give --config.place_dir=FOLDER, an export of one")
-    params, raw = load_export(Path(folder))
-    if "place" not in raw or "name" not in raw or f"{OF_PLACES[metric]}{raw['name']}" != metric:
+    name, encoder, params = load_place_export(Path(folder))
+    if f"{OF_PLACES[metric]}{name}" != metric:
         raise VgenError(f"{folder} holds no place encoder of VizDoom, which {metric} is named after: give another one")
-    shape = section(PlaceConfig, raw["place"], "place")
-    encoder = place_network(shape)
-    frame = jax.ShapeDtypeStruct((1, encoder.factor, encoder.factor, 3), np.float32)
-    check_matches(params, jax.eval_shape(encoder.init, jax.random.key(0), frame)["params"], Path(folder))
 
     def apply(params: Params, frames: Array) -> Array:
         code: Any = encoder.apply({"params": params}, to_unit(frames))
         return code[0]
 
     described = {"weights": "model.safetensors", "sha256": digest(Path(folder)), "input": "own resolution, [-1, 1]"}
-    return FeatureNet(metric, "frame", shape.width, apply, params, described)
+    return FeatureNet(metric, "frame", encoder.width, apply, params, described)

@@ -13,7 +13,7 @@ from vgen_jax.config import section
 from vgen_jax.files.exports import check_matches, load_export
 from vgen_jax.models import place as network
 from vgen_jax.nn.pixels import to_unit
-from vgen_jax.types import VgenError
+from vgen_jax.types import Params, VgenError
 from vgen_jax.worlds.slow_networks import dtype_of
 
 SLICE = 64  # frames coded at once
@@ -28,6 +28,20 @@ class PlaceConfig:
     width: int
     norm_groups: int
     dtype: str
+
+
+class PlaceExport(NamedTuple):
+    """What the export of a place encoder holds.
+
+    Attributes:
+        name: what it is, ``place_vizdoom``; metrics carry it in theirs.
+        network: of frames in [-1, 1].
+        params: its parameters.
+    """
+
+    name: str
+    network: network.PlaceEncoder
+    params: Params
 
 
 class Place(NamedTuple):
@@ -49,8 +63,8 @@ def place_network(config: PlaceConfig) -> network.PlaceEncoder:
     return network.PlaceEncoder(**{**dataclasses.asdict(config), "dtype": dtype_of(config.dtype)})
 
 
-def load_place(folder: Path) -> Place:
-    """A place encoder from an export folder.
+def load_place_export(folder: Path) -> PlaceExport:
+    """A place encoder's network and parameters from an export folder.
 
     Raises:
         VgenError: if a file is missing or does not fit.
@@ -63,6 +77,16 @@ def load_place(folder: Path) -> Place:
     encoder = place_network(section(PlaceConfig, raw["place"], "place"))
     frame = jax.ShapeDtypeStruct((1, encoder.factor, encoder.factor, 3), jnp.float32)
     check_matches(params, jax.eval_shape(encoder.init, jax.random.key(0), frame)["params"], folder)
+    return PlaceExport(raw["name"], encoder, params)
+
+
+def load_place(folder: Path) -> Place:
+    """A place encoder from an export folder, as functions of frames.
+
+    Raises:
+        VgenError: if a file is missing or does not fit.
+    """
+    name, encoder, params = load_place_export(folder)
     apply = jax.jit(lambda params, frames: encoder.apply({"params": params}, to_unit(frames)))
 
     def sliced(frames: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
@@ -75,4 +99,4 @@ def load_place(folder: Path) -> Place:
             parts.append(jax.tree.map(lambda x, n=count: np.asarray(x)[:n], apply(params, part)))
         return jax.tree.map(lambda *each: np.concatenate(each), *parts)
 
-    return Place(raw["name"], lambda frames: sliced(frames)[0], lambda frames: sliced(frames)[1])
+    return Place(name, lambda frames: sliced(frames)[0], lambda frames: sliced(frames)[1])

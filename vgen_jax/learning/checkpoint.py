@@ -1,18 +1,20 @@
 """Checkpoints of a run (Orbax).
 
 A checkpoint ``checkpoints/<step>/`` holds four items: ``params``, ``ema`` and ``optimizer`` (arrays, restorable on any
-mesh) and ``data`` (the data iterator's position, JSON). Saving is asynchronous and atomic: a checkpoint that was being
-written when the process died is never listed, and is cleaned away at the next start.
+mesh) and ``data`` (the data iterator's position, JSON); that of a network with model state has ``model_state`` too.
+Saving is asynchronous and atomic: a checkpoint that was being written when the process died is never listed, and is
+cleaned away at the next start.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
 from vgen_jax.files.exports import check_matches, write_error
-from vgen_jax.learning.state import TrainState
+from vgen_jax.learning.state import MODEL_STATE, TrainState
 from vgen_jax.types import VgenError
 
 
@@ -47,6 +49,8 @@ class Checkpoints:
             "optimizer": ocp.args.StandardSave({"opt_state": state.opt_state, "step": state.step}),
             "data": ocp.args.JsonSave(dict(data)),
         }
+        if jax.tree.leaves(state.model_state):
+            items[MODEL_STATE] = ocp.args.StandardSave(state.model_state)
         try:
             self._manager.save(step, args=ocp.args.Composite(**items))
         except (OSError, ValueError) as error:
@@ -69,6 +73,8 @@ class Checkpoints:
             "optimizer": ocp.args.StandardRestore(optimizer),
             "data": ocp.args.JsonRestore(),
         }
+        if jax.tree.leaves(abstract.model_state):
+            items[MODEL_STATE] = ocp.args.StandardRestore(abstract.model_state)
         try:
             found = self._manager.restore(step, args=ocp.args.Composite(**items))
         except (ValueError, KeyError, FileNotFoundError) as error:
@@ -80,8 +86,15 @@ class Checkpoints:
                 f"checkpoint {self.folder / str(step)} does not fit this configuration or is damaged ({first_line}): "
                 "use the configuration it was trained with, another --workdir, or delete that step's folder"
             ) from error
-        state = TrainState(found["optimizer"]["step"], found["params"], found["ema"], found["optimizer"]["opt_state"])
-        return state, found["data"]
+        if MODEL_STATE not in items and (self.folder / str(step) / MODEL_STATE).is_dir():
+            raise VgenError(
+                f"checkpoint {self.folder / str(step)} has model state, which this network has not: use the "
+                "configuration it was trained with, or another --workdir"
+            )
+        optimizer, model_state = found["optimizer"], found[MODEL_STATE] if MODEL_STATE in items else {}
+        return TrainState(optimizer["step"], found["params"], found["ema"], optimizer["opt_state"], model_state), found[
+            "data"
+        ]
 
     def check(self) -> None:
         """Raises what a save in the background has failed with (a full disk, say); does not wait for it."""

@@ -4,10 +4,14 @@ Order of a start: mesh, sharded init, restore (state and data position), loop. I
 the metrics of step n-1 are fetched, so the device never waits for the host. Randomness is a function of (seed, step)
 alone, so that a restarted run is bit-identical to an uninterrupted one; the number of devices changes nothing beyond
 rounding.
+
+What is learnt by gradients are ``params``. Model state goes beside them, through a StatefulObjective; a part of the
+parameters may have an optimiser of its own (``state.SecondOptimizer``). An adversarial objective is the sum of both
+losses, each with a gradient into its own part alone.
 """
 
 import dataclasses
-import signal
+import functools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,20 +21,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from vgen_jax.devices import sharding as sh
 from vgen_jax.devices.chips import chip_of
 from vgen_jax.devices.flops import jaxpr_flops
+from vgen_jax.devices.preemption import Preempted, StopSignal
 from vgen_jax.devices.profiler import Profiler
 from vgen_jax.files.log import MetricWriter
 from vgen_jax.learning.checkpoint import Checkpoints
-from vgen_jax.learning.state import OptimizerConfig, TrainState, ema_update, init_state, make_optimizer
-from vgen_jax.types import Array, Key, Objective, Params, VgenError
+from vgen_jax.learning.state import OptimizerConfig, TrainState, divided, ema_update, init_state, joined, make_optimizer
+from vgen_jax.types import Array, Key, Objective, Params, StatefulObjective, VgenError
 
-PREEMPTED_STATUS = 128 + signal.SIGTERM
-
+AnyObjective = Objective | StatefulObjective
 # (step, metrics and timings)
 Report = Callable[[int, Mapping[str, float]], None]
 
@@ -82,25 +85,19 @@ class Task:
     """What is trained.
 
     Attributes:
-        init: parameters from a key; runs under jit with sharded outputs.
-        objective: the loss; its frozen arrays are leaves of the pytree (``Partial``).
+        init: parameters from a key; runs under jit with sharded outputs. What training changes without a gradient (the
+            averages of batch normalisation, a codebook) it gives beside them, under ``state.MODEL_STATE``.
+        objective: the loss, a StatefulObjective where there is model state; its frozen arrays are leaves of the pytree
+            (``Partial``).
         data: gives batches as pytrees of NumPy arrays.
-        start: changes fresh parameters (NumPy arrays) before the first step: what is known of the data, or weights from
-            elsewhere. The same on every process; not called when a checkpoint is restored.
+        start: changes what ``init`` gave (as NumPy arrays) before the first step: what is known of the data, or weights
+            from elsewhere. The same on every process; not called when a checkpoint is restored.
     """
 
     init: Callable[[Key], Params]
-    objective: Objective
+    objective: AnyObjective
     data: DataIterator
     start: Callable[[Params], Params] | None = None
-
-
-class Preempted(SystemExit):
-    """The process was asked to stop; its state is saved. Exit status 143."""
-
-    def __init__(self, step: int):
-        super().__init__(PREEMPTED_STATUS)
-        self.step = step
 
 
 def step_key(seed: int, step: Array | int) -> Key:
@@ -111,44 +108,55 @@ def step_key(seed: int, step: Array | int) -> Key:
 def make_update(optimizer: optax.GradientTransformation, config: TrainConfig) -> Callable:
     """One update, ``(state, objective, batch) -> (state, metrics)``; pure, to be jitted with a donated state."""
 
-    def loss_and_grad(params: Params, objective: Objective, batch: Any, rng: Key) -> tuple[dict[str, Array], Params]:
-        (loss, aux), grads = jax.value_and_grad(objective, has_aux=True)(params, batch, rng)
-        return {"loss": loss, **aux}, grads
-
-    def update(state: TrainState, objective: Objective, batch: Any) -> tuple[TrainState, dict[str, Array]]:
+    def update(state: TrainState, objective: AnyObjective, batch: Any) -> tuple[TrainState, dict[str, Array]]:
         rng = step_key(config.seed, state.step)
-        if config.accumulate == 1:
-            metrics, grads = loss_and_grad(state.params, objective, batch, rng)
-        else:
-            metrics, grads = _accumulated(loss_and_grad, state.params, objective, batch, rng, config.accumulate)
+        gradient = _gradient if config.accumulate == 1 else functools.partial(_accumulated, config.accumulate)
+        (metrics, grads), model_state = gradient(state.params, state.model_state, objective, batch, rng)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = optax.tree.norm(grads)
         ema = ema_update(state.ema, params, config.ema_decay, state.step)
-        return TrainState(state.step + 1, params, ema, opt_state), metrics
+        return TrainState(state.step + 1, params, ema, opt_state, model_state), metrics
 
     return update
 
 
+def _gradient(params: Params, model_state: Any, objective: Any, batch: Any, rng: Key) -> tuple[tuple[Any, Params], Any]:
+    """((metrics, gradients), model state after the batch); the objective is stateful where there is model state."""
+
+    def loss_of(params: Params) -> tuple[Array, tuple[dict[str, Array], Any]]:
+        if not jax.tree.leaves(model_state):
+            loss, aux = objective(params, batch, rng)
+            return loss, (aux, model_state)
+        loss, aux, after = objective(params, model_state, batch, rng)
+        return loss, (aux, after)
+
+    (loss, (aux, after)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+    return ({"loss": loss, **aux}, grads), after
+
+
 def _accumulated(
-    loss_and_grad: Callable, params: Params, objective: Objective, batch: Any, rng: Key, parts: int
-) -> tuple[dict[str, Array], Params]:
-    """Mean metrics and gradients over ``parts`` micro-batches, in a scan; each takes every ``parts``-th sample."""
+    parts: int, params: Params, model_state: Any, objective: Any, batch: Any, rng: Key
+) -> tuple[tuple[Any, Params], Any]:
+    """``_gradient`` as the mean over ``parts`` micro-batches, in a scan; each takes every ``parts``-th sample.
+
+    Model state goes from one micro-batch to the next: batch normalisation sees each as a batch of its own.
+    """
     size = jax.tree.leaves(batch)[0].shape[0]
     if size % parts:
         raise VgenError(f"train.accumulate {parts} does not divide the batch of {size}: change data.batch_size")
     split = jax.tree.map(lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch)
     first = jax.tree.map(lambda x: x[0], split)
-    shapes = jax.eval_shape(loss_and_grad, params, objective, first, rng)
+    shapes, _ = jax.eval_shape(_gradient, params, model_state, objective, first, rng)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
-    def body(total: Any, part: tuple[Array, Any]) -> tuple[Any, None]:
-        number, micro = part
-        out = loss_and_grad(params, objective, micro, jax.random.fold_in(rng, number))
-        return jax.tree.map(jnp.add, total, out), None
+    def body(carry: Any, part: tuple[Array, Any]) -> tuple[Any, None]:
+        (total, before), (number, micro) = carry, part
+        out, after = _gradient(params, before, objective, micro, jax.random.fold_in(rng, number))
+        return (jax.tree.map(jnp.add, total, out), after), None
 
-    total, _ = jax.lax.scan(body, zeros, (jnp.arange(parts), split))
-    return jax.tree.map(lambda x: x / parts, total)
+    (total, after), _ = jax.lax.scan(body, (zeros, model_state), (jnp.arange(parts), split))
+    return jax.tree.map(lambda x: x / parts, total), after
 
 
 class CompiledUpdate:
@@ -162,11 +170,11 @@ class CompiledUpdate:
         self._flops: dict[Any, float] = {}
         self.flops_per_device = 0.0
 
-    def trace(self, state: TrainState, objective: Objective, batch: Any) -> Any:
+    def trace(self, state: TrainState, objective: AnyObjective, batch: Any) -> Any:
         """What is compiled, as ``jax.jit(...).trace`` gives it; takes ShapeDtypeStructs as well."""
         return self._jitted.trace(state, objective, batch)
 
-    def __call__(self, state: TrainState, objective: Objective, batch: Any) -> tuple[TrainState, dict[str, Array]]:
+    def __call__(self, state: TrainState, objective: AnyObjective, batch: Any) -> tuple[TrainState, dict[str, Array]]:
         key = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
         if key not in self._compiled:
             traced = self.trace(state, objective, batch)
@@ -174,30 +182,6 @@ class CompiledUpdate:
             self._flops[key] = jaxpr_flops(traced.jaxpr) / self._devices
         self.flops_per_device = self._flops[key]
         return self._compiled[key](state, objective, batch)
-
-
-class StopSignal:
-    """Turns SIGTERM into a flag that every process of the run sees at the same step.
-
-    Among several processes JAX's coordination service carries it: to gather it from devices makes every step wait.
-    """
-
-    def __init__(self) -> None:
-        self._received = False
-        self._alone = jax.process_count() == 1
-        self._previous = signal.signal(signal.SIGTERM, self._receive) if self._alone else None
-
-    def _receive(self, number: int, frame: Any) -> None:
-        self._received = True
-
-    def reached(self, step: int) -> bool:
-        """Whether any process was asked to stop. Every process asks after every step."""
-        return self._received if self._alone else multihost_utils.reached_preemption_sync_point(step)
-
-    def restore(self) -> None:
-        """Puts the previous handler back."""
-        if self._alone:
-            signal.signal(signal.SIGTERM, self._previous)
 
 
 def abstract_state(
@@ -214,11 +198,12 @@ def abstract_state(
 
 
 def started(state: TrainState, start: Callable[[Params], Params], shardings: TrainState, mesh: Mesh) -> TrainState:
-    """A fresh state whose parameters, and their moving average, ``start`` has changed."""
-    params = start(sh.gathered(state.params, mesh))
-    twice = lambda p: (jax.tree.map(jnp.copy, p), jax.tree.map(jnp.copy, p))  # noqa: E731
-    placed, ema = jax.jit(twice, out_shardings=(shardings.params, shardings.ema))(params)
-    return dataclasses.replace(state, params=placed, ema=ema)
+    """A fresh state whose parameters, with their moving average, and model state ``start`` has changed."""
+    params, model_state = divided(start(sh.gathered(joined(state.params, state.model_state), mesh)))
+    copies = lambda p, m: (jax.tree.map(jnp.copy, p), jax.tree.map(jnp.copy, p), jax.tree.map(jnp.copy, m))  # noqa: E731
+    out = (shardings.params, shardings.ema, shardings.model_state)
+    placed, ema, model_state = jax.jit(copies, out_shardings=out)(params, model_state)
+    return dataclasses.replace(state, params=placed, ema=ema, model_state=model_state)
 
 
 def first_state(

@@ -1,6 +1,7 @@
-"""What a training run carries: parameters, their moving average, the optimiser and the step."""
+"""What a training run carries: parameters, their moving average, the optimiser, the step and model state."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
 from typing import Any, Literal
@@ -11,19 +12,46 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
+from vgen_jax.config import later
 from vgen_jax.types import Array, Key, Params, VgenError
 
 MUON_RMS = 0.4  # root mean square of an update at rate 1; Adam's is 0.2 to 0.4
+FIRST, SECOND = "first", "second"
+MODEL_STATE = "model_state"  # where a tree of parameters has the model state, outside of the loop
 
 
 @flax.struct.dataclass
 class TrainState:
-    """The state of a run. ``step`` counts finished updates."""
+    """The state of a run.
+
+    Attributes:
+        step: counts finished updates.
+        ema: moving average of ``params``.
+        model_state: what updates change without a gradient; empty for most networks.
+    """
 
     step: Array
     params: Any
     ema: Any
     opt_state: Any
+    model_state: Any = flax.struct.field(default_factory=dict)
+
+
+def divided(params: Params) -> tuple[Params, Any]:
+    """Parameters without and the model state under ``MODEL_STATE``; empty where there is none."""
+    if MODEL_STATE not in params:
+        return params, {}
+    return {name: part for name, part in params.items() if name != MODEL_STATE}, params[MODEL_STATE]
+
+
+def joined(params: Params, model_state: Any) -> Params:
+    """The inverse of ``divided``."""
+    return {**params, MODEL_STATE: model_state} if jax.tree.leaves(model_state) else params
+
+
+def learnt(state: TrainState) -> Params:
+    """What is evaluated and exported: the moving average, and beside it the newest model state."""
+    return joined(state.ema, state.model_state)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +71,7 @@ class OptimizerConfig:
         clip: largest global norm of the gradient; 0 does not clip.
         muon_kernels: regular expression, searched in paths like ``unet/mid_layer_0/resnet/conv1/kernel``. Muon is meant
             for hidden layers: first and last layers and embeddings are better left to Adam.
+        second: another optimiser, for a part of the parameters; ``None`` for none.
     """
 
     kind: Literal["adam", "adamw", "muon"] = "adam"
@@ -56,6 +85,25 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     clip: float = 1.0
     muon_kernels: str = ""
+    second: "SecondOptimizer | None" = later(None)
+
+
+@dataclasses.dataclass(frozen=True)
+class SecondOptimizer:
+    """An optimiser for a part of the parameters, a discriminator's for example.
+
+    Attributes:
+        parameters: regular expression, searched in paths like ``discriminator/conv1/kernel``: which they are. The first
+            optimiser has the others; each clips the norm of its own gradient.
+        optimizer: their optimiser; it has no second one.
+    """
+
+    parameters: str
+    optimizer: OptimizerConfig
+
+    def __post_init__(self) -> None:
+        if self.optimizer.second is not None:
+            raise VgenError("optimizer.second.optimizer.second is set: there are two optimisers, use None")
 
 
 def learning_rate(config: OptimizerConfig) -> optax.Schedule:
@@ -78,7 +126,33 @@ def learning_rate(config: OptimizerConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Clipping, then Adam, AdamW or Muon with the rate's schedule."""
+    """Clipping, then Adam, AdamW or Muon with the rate's schedule; each part of the parameters with its own."""
+    if config.second is None:
+        return _whole_optimizer(config)
+    both = {FIRST: _whole_optimizer(config), SECOND: _whole_optimizer(config.second.optimizer)}
+    return optax.partition(both, functools.partial(optimizer_parts, config.second.parameters))
+
+
+def optimizer_parts(pattern: str, params: Params) -> Any:
+    """``SECOND`` for each parameter whose path ``pattern`` is found in, else ``FIRST``.
+
+    Raises:
+        VgenError: if one of them would have none.
+    """
+    label = lambda path, _: SECOND if re.search(pattern, path_name(path)) else FIRST  # noqa: E731
+    labels = jax.tree_util.tree_map_with_path(label, params)
+    if (found := set(jax.tree.leaves(labels))) != {FIRST, SECOND}:
+        which = "all" if SECOND in found else "none"
+        raise VgenError(f"optimizer.second.parameters '{pattern}' finds {which} of the parameters: name a part of them")
+    return labels
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """``layer/kernel``."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _whole_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     rate = learning_rate(config)
     many_axes = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
     if config.kind == "adam":
@@ -109,7 +183,7 @@ def muon_kernels(pattern: str, params: Params) -> Any:
     """
 
     def axes(path: tuple[Any, ...], kernel: Array) -> optax.contrib.MuonDimensionNumbers | None:
-        name = "/".join(str(key.key) for key in path)
+        name = path_name(path)
         if not re.search(pattern, name):
             return None
         if kernel.ndim < 2:
@@ -128,8 +202,9 @@ def muon_kernels(pattern: str, params: Params) -> Any:
 
 def init_state(init: Callable[[Key], Params], optimizer: optax.GradientTransformation, rng: Key) -> TrainState:
     """A fresh state; the moving average starts at the parameters."""
-    params = init(rng)
-    return TrainState(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), optimizer.init(params))
+    params, model_state = divided(init(rng))
+    ema = jax.tree.map(jnp.copy, params)
+    return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params), model_state)
 
 
 def ema_update(ema: Any, params: Any, decay: float, step: Array) -> Any:

@@ -20,11 +20,11 @@ import jax
 from ml_collections import ConfigDict
 
 from vgen_jax.config import Sections, section
+from vgen_jax.devices.preemption import Preempted, StopSignal
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.files.log import peak_mib, progress
 from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.files.videos import Videos
-from vgen_jax.learning.slow import Preempted, StopSignal
 from vgen_jax.memory.files import save_memory
 from vgen_jax.types import VgenError
 from vgen_jax.worlds.actions import ActionCodec, cycled, read_lines

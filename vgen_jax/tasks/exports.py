@@ -13,7 +13,7 @@ from vgen_jax.files.exports import EXPORT_CONFIG, EXPORT_WEIGHTS
 from vgen_jax.files.run_folder import CONFIG_FILE
 from vgen_jax.learning.checkpoint import Checkpoints
 from vgen_jax.learning.slow import TrainConfig, abstract_state
-from vgen_jax.learning.state import OptimizerConfig, make_optimizer
+from vgen_jax.learning.state import OptimizerConfig, learnt, make_optimizer
 from vgen_jax.tasks.registry import TASKS
 from vgen_jax.types import VgenError
 from vgen_jax.worlds import pretrained
@@ -66,5 +66,5 @@ def export_newest(config: ConfigDict, workdir: Path, folder: Path) -> int:
     _, abstract, _ = abstract_state(task, optimizer, mesh, mesh_config, train_config.seed)
     state, _ = checkpoints.restore(abstract)
     checkpoints.close()
-    finish(sharding.gathered(state.ema, mesh), folder)
+    finish(sharding.gathered(learnt(state), mesh), folder)
     return int(state.step)

@@ -13,7 +13,7 @@ from vgen_jax.data.schema import DatasetInfo
 from vgen_jax.files.exports import digest
 from vgen_jax.types import Params, VgenError, VideoBatch
 
-# (moving average of the parameters as NumPy arrays, export folder)
+# (what ``learning.state.learnt`` gives, as NumPy arrays; export folder)
 Finish = Callable[[Params, Path], None]
 
 

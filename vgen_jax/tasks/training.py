@@ -11,7 +11,7 @@ from vgen_jax.devices.sharding import MeshConfig, gathered, make_mesh
 from vgen_jax.files.log import is_main_process, progress
 from vgen_jax.files.run_folder import keep_config, resolved
 from vgen_jax.learning.slow import Task, TrainConfig, train
-from vgen_jax.learning.state import OptimizerConfig
+from vgen_jax.learning.state import OptimizerConfig, learnt
 from vgen_jax.tasks.black_box import black_box_task
 from vgen_jax.tasks.inputs import Finish
 
@@ -39,6 +39,6 @@ def train_task(config: ConfigDict, workdir: Path, task: Task, finish: Finish) ->
             bar.set_postfix({k: f"{v:.4g}" for k, v in metrics.items()}, refresh=False)
 
         state = train(task, train_config, optimizer, mesh, workdir, report)
-    params = gathered(state.ema, make_mesh(mesh))
+    params = gathered(learnt(state), make_mesh(mesh))
     if is_main_process():
         finish(params, workdir / "export")

@@ -15,7 +15,7 @@ from vgen_jax.files.exports import digest, export
 from vgen_jax.files.run_folder import resolved
 from vgen_jax.tasks.autoencoder import autoencoder_task, latent_scale
 from vgen_jax.tasks.inputs import batches_config, latents_folder
-from vgen_jax.tasks.masked_diffusion import diffusion_task, slow_config
+from vgen_jax.tasks.slow import slow_config, slow_task
 from vgen_jax.types import VgenError
 from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network
 from vgen_jax.worlds.slow_networks import SlowConfig
@@ -39,7 +39,7 @@ def workdir(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("action", "width"), [("continuous", 2), ("discrete", 2), ("none", 0)])
 def test_the_data_decide_what_the_model_is_conditioned_on(workdir: Path, action: str, width: int) -> None:
     config = resolved(tiny.config("slow", {"data.data_dir": "@data", "data.action": action}), workdir)
-    task, _ = diffusion_task(config)
+    task, _ = slow_task(config)
     batch = next(task.data)
     assert (batch.action_BTA is None) == (width == 0)
     assert width == 0 or batch.action_BTA.shape[-1] == width
@@ -60,7 +60,7 @@ def test_the_definition_is_complete(workdir: Path) -> None:
 def test_texts_that_do_not_fit_the_encoder_are_refused(workdir: Path, tokens: int) -> None:
     config = resolved(tiny.config("slow", {"data.data_dir": "@data", "data.token_length": tokens}), workdir)
     with pytest.raises(VgenError, match=f"data.token_length is {tokens}: use 1 to 32"):
-        diffusion_task(config)
+        slow_task(config)
 
 
 def test_latents_of_another_autoencoder_are_refused(workdir: Path) -> None:

@@ -20,7 +20,7 @@ from vgen_jax.data.text import encode_text
 from vgen_jax.files import media
 from vgen_jax.files.exports import load_export
 from vgen_jax.files.run_folder import resolved
-from vgen_jax.tasks.finetune import sliced
+from vgen_jax.tasks.slow import sliced
 from vgen_jax.types import VgenError
 from vgen_jax.worlds import pretrained, texts
 from vgen_jax.worlds.autoencoder import load_autoencoder
