@@ -183,3 +183,56 @@ def staged(file, variant, stage, title, stages):
     if stage not in stages:
         raise ValueError(f"{file}:{variant} has no stage '{stage}': use one of {', '.join(stages)}")
     return ConfigDict(stages[stage], convert_dict=True)
+
+
+# Muon is for hidden layers: the UNet's and the flow network's, not their first, last and embedding layers.
+MUON_KERNELS = "^unet/(down|mid|up|transformer_in).*kernel$|^warp/flow_(in|reference|[0-9])/kernel$"
+
+
+def world_stages(v, recipe):
+    """Slow learning on a simulator from nothing: record, check, autoencoder, latents, slow model, generate, evaluate.
+
+    Args:
+        v: sizes and lengths of a variant.
+        recipe: what the variants of a world share: ``simulator``, ``schedule``, ``past_t``, ``loss``, ``commands``.
+    """
+    past, future = v["windows"][0]
+    length = v["text"]["max_length"]
+    steps = sampler(v["sampler_steps"])
+    source = "@latents" if v["encode"] else "@data"
+    out = {
+        "data": collect_stage(
+            v["frames"], v["episode_steps"], v["size"], v["chunk"], v["shard"], workers=2,
+            simulator=recipe["simulator"],
+        ),
+        "check": {"run": "check_data", "data_dir": "@data"},
+        "autoencoder": autoencoder_stage(
+            v["autoencoder"], ((1, 1),), v["autoencoder_batch"], v["autoencoder_steps"], v["autoencoder_rate"],
+            checkpoint_every=max(10, v["autoencoder_steps"] // 4), cpu_devices=v["cpu_devices"],
+        ),
+        "latents": {
+            "run": "encode", "data_dir": "@data", "autoencoder_dir": "@autoencoder/export", "batch_frames": 64,
+        },
+        "slow": slow_stage(
+            {
+                "unet": v["unet"], "text": v["text"], "schedule": recipe["schedule"],
+                "masking": {"past_t": recipe["past_t"], "augment_past": v["augment_past"], "reference": True},
+                "warp": v["warp"],
+            },
+            recipe["loss"],
+            data(source, "train", v["windows"], v["weights"], v["batch"], length),
+            optimizer(
+                v["rate"], v["steps"], v["warmup"], v["optimizer"], v["decay"],
+                muon_kernels=MUON_KERNELS,
+            ),
+            train(v["steps"], v["checkpoint_every"], ema_decay=v["ema"]), v["cpu_devices"],
+        ),
+        "generate": generate_stage(
+            past, future, v["generate"], recipe["commands"], steps, v["guidance"], v["episodes"],
+            memory_section=memory("none", **last_layer(v["unet"]["layers_per_block"])),
+        ),
+        "evaluate": evaluate_stage(v["windows"], v["evaluate"], v["evaluate_batch"], length, steps, v["guidance"]),
+    }  # fmt: skip
+    if not v["encode"]:
+        del out["latents"]
+    return out

@@ -13,13 +13,20 @@ if typing.TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 T = typing.TypeVar("T", bound="DataclassInstance")
+LATER = "later"
+
+
+def later(default: typing.Any) -> typing.Any:
+    """A field that came after files with its section were written: where its key is missing, ``default`` is meant."""
+    return dataclasses.field(default=default, metadata={LATER: True})
 
 
 def section(cls: type[T], values: Mapping[str, Any], name: str) -> T:
     """A frozen dataclass from a section of the config.
 
     Args:
-        values: the section; lists become tuples, nested mappings become the field's dataclass.
+        values: the section; lists become tuples, nested mappings become the field's dataclass. Only keys of fields
+            made by ``later`` may be missing.
         name: the section's path, for errors.
 
     Raises:
@@ -27,10 +34,11 @@ def section(cls: type[T], values: Mapping[str, Any], name: str) -> T:
     """
     hints = typing.get_type_hints(cls)
     fields = {field.name for field in dataclasses.fields(cls)}
+    needed = {field.name for field in dataclasses.fields(cls) if not field.metadata.get(LATER)}
     for key in values:
         if key not in fields:
             raise VgenError(f"config key {name}.{key} is unknown: {name} has {', '.join(sorted(fields))}")
-    for key in sorted(fields - set(values)):
+    for key in sorted(needed - set(values)):
         raise VgenError(f"config key {name}.{key} is missing: add it")
     return cls(**{key: _typed(value, hints[key], f"{name}.{key}") for key, value in values.items()})
 

@@ -34,7 +34,7 @@ import numpy as np
 Array = jax.Array | np.ndarray
 Key = jax.Array
 Params = Mapping[str, Any]
-PredictionKind = Literal["eps", "x0", "v"]
+PredictionKind = Literal["eps", "x0", "v", "velocity"]
 
 
 @flax.struct.dataclass
@@ -91,12 +91,31 @@ class VideoBatch:
     pose_BTP: Array | None = None
 
 
+class Moved(NamedTuple):
+    """What a model that moves a reference frame (``models.warp``) made of it.
+
+    Attributes:
+        frames_BTHWC: the reference as each frame would see it.
+        inside_BTHW1: the share of each pixel that the reference shows, in [0, 1].
+    """
+
+    frames_BTHWC: Array
+    inside_BTHW1: Array
+
+
 @flax.struct.dataclass
 class Prediction:
-    """A network's output and what it means: ``kind`` is ``eps``, ``x0`` or ``v`` (see ``diffusion.prediction``)."""
+    """A network's output and what it means.
+
+    Attributes:
+        value: the shape of ``x_t``.
+        kind: ``eps``, ``x0``, ``v`` or ``velocity`` (see ``diffusion.prediction``).
+        moved: of a model that moves a reference, for losses on the movement itself; else ``None``.
+    """
 
     value: Array
     kind: PredictionKind = flax.struct.field(pytree_node=False, default="eps")
+    moved: Moved | None = None
 
 
 @runtime_checkable

@@ -21,11 +21,15 @@ TOUR = (
     "go forward", "strafe right",
 )  # fmt: skip
 
-SCHEDULE = {
-    "kind": "linear", "steps": 1000, "start": 1e-4, "end": 0.02, "zero_terminal_snr": False, "set_alpha_to_one": True,
+RECIPE = {
+    "simulator": "vizdoom",
+    "schedule": {
+        "kind": "linear", "steps": 1000, "start": 1e-4, "end": 0.02, "zero_terminal_snr": False,
+        "set_alpha_to_one": True,
+    },
+    "past_t": "zero", "loss": {"kind": "x0", "drop_text": 0.1, "drop_action": 0.1},
+    "commands": TOUR,
 }  # fmt: skip
-
-MUON_KERNELS = "^unet/(down|mid|up|transformer_in).*kernel$|^warp/flow_(in|reference|[0-9])/kernel$"
 
 VARIANTS = {
     "tiny": {
@@ -41,7 +45,8 @@ VARIANTS = {
         },
         "text": {"width": 16, "layers": 1, "heads": 2, "max_length": 32},
         "windows": ((2, 2), (1, 2)), "weights": (0.5, 0.5), "batch": 8, "steps": 20, "rate": 1e-3, "warmup": 2,
-        "optimizer": "adam", "checkpoint_every": 10, "ema": 0.9, "sampler_steps": 4, "guidance": 1.0, "generate": 16,
+        "optimizer": "adam",
+        "decay": "cosine", "checkpoint_every": 10, "ema": 0.9, "sampler_steps": 4, "guidance": 1.0, "generate": 16,
         "episodes": (0,), "evaluate": 16, "evaluate_batch": 8, "cpu_devices": 0,
         "augment_past": 0.1, "warp": common.NO_WARP,
     },
@@ -60,7 +65,8 @@ VARIANTS = {
         "text": {"width": 64, "layers": 2, "heads": 4, "max_length": 48},
         "augment_past": 0.05, "warp": {"width": 96, "layers": 3, "cells": 2, "patch": 8, "norm_groups": 8},
         "windows": ((2, 4), (6, 4), (1, 4)), "weights": (0.6, 0.2, 0.2), "batch": 8, "steps": 5000, "rate": 2e-3,
-        "warmup": 50, "optimizer": "muon", "checkpoint_every": 250, "ema": 0.995, "sampler_steps": 4, "guidance": 1.0,
+        "warmup": 50, "optimizer": "muon",
+        "decay": "cosine", "checkpoint_every": 250, "ema": 0.995, "sampler_steps": 4, "guidance": 1.0,
         "generate": 256, "episodes": (3, 30, 60, 85), "evaluate": 256, "evaluate_batch": 32, "cpu_devices": 2,
     },
     "small": {
@@ -78,7 +84,8 @@ VARIANTS = {
         },
         "text": {"width": 256, "layers": 2, "heads": 4, "max_length": 64},
         "windows": ((4, 4), (8, 8), (1, 4)), "weights": (0.5, 0.3, 0.2), "batch": 64, "steps": 10_000, "rate": 5e-4,
-        "warmup": 500, "optimizer": "adam", "checkpoint_every": 1000, "ema": 0.9995, "sampler_steps": 25,
+        "warmup": 500, "optimizer": "adam",
+        "decay": "cosine", "checkpoint_every": 1000, "ema": 0.9995, "sampler_steps": 25,
         "guidance": 1.5, "generate": 512, "episodes": (3, 30, 60, 85), "evaluate": 512, "evaluate_batch": 64,
         "cpu_devices": 0, "augment_past": 0.05,
         "warp": {"width": 256, "layers": 4, "cells": 4, "patch": 8, "norm_groups": 32},
@@ -98,7 +105,8 @@ VARIANTS = {
         },
         "text": {"width": 512, "layers": 4, "heads": 8, "max_length": 96},
         "windows": ((8, 8), (16, 16), (1, 8)), "weights": (0.5, 0.3, 0.2), "batch": 256, "steps": 200_000,
-        "rate": 1e-4, "warmup": 2000, "optimizer": "adam", "checkpoint_every": 2000, "ema": 0.9999, "sampler_steps": 50,
+        "rate": 1e-4, "warmup": 2000, "optimizer": "adam",
+        "decay": "cosine", "checkpoint_every": 2000, "ema": 0.9999, "sampler_steps": 50,
         "guidance": 2.0, "generate": 1024, "episodes": (3, 30, 60, 85), "evaluate": 2048, "evaluate_batch": 64,
         "cpu_devices": 0, "augment_past": 0.05,
         "warp": {"width": 384, "layers": 6, "cells": 4, "patch": 8, "norm_groups": 32},
@@ -108,42 +116,7 @@ VARIANTS = {
 
 def stages(v):
     """The stages of a variant, in order."""
-    past, future = v["windows"][0]
-    length = v["text"]["max_length"]
-    sampler = common.sampler(v["sampler_steps"])
-    source = "@latents" if v["encode"] else "@data"
-    out = {
-        "data": common.collect_stage(v["frames"], v["episode_steps"], v["size"], v["chunk"], v["shard"], workers=2),
-        "check": {"run": "check_data", "data_dir": "@data"},
-        "autoencoder": common.autoencoder_stage(
-            v["autoencoder"], ((1, 1),), v["autoencoder_batch"], v["autoencoder_steps"], v["autoencoder_rate"],
-            checkpoint_every=max(10, v["autoencoder_steps"] // 4), cpu_devices=v["cpu_devices"],
-        ),
-        "latents": {
-            "run": "encode", "data_dir": "@data", "autoencoder_dir": "@autoencoder/export", "batch_frames": 64,
-        },
-        "slow": common.slow_stage(
-            {
-                "unet": v["unet"], "text": v["text"], "schedule": SCHEDULE,
-                "masking": {"past_t": "zero", "augment_past": v["augment_past"], "reference": True},
-                "warp": v["warp"],
-            },
-            {"kind": "x0", "drop_text": 0.1, "drop_action": 0.1},
-            common.data(source, "train", v["windows"], v["weights"], v["batch"], length),
-            common.optimizer(v["rate"], v["steps"], v["warmup"], v["optimizer"], muon_kernels=MUON_KERNELS),
-            common.train(v["steps"], v["checkpoint_every"], ema_decay=v["ema"]), v["cpu_devices"],
-        ),
-        "generate": common.generate_stage(
-            past, future, v["generate"], TOUR, sampler, v["guidance"], v["episodes"],
-            memory_section=common.memory("none", **common.last_layer(v["unet"]["layers_per_block"])),
-        ),
-        "evaluate": common.evaluate_stage(
-            v["windows"], v["evaluate"], v["evaluate_batch"], length, sampler, v["guidance"]
-        ),
-    }  # fmt: skip
-    if not v["encode"]:
-        del out["latents"]
-    return out
+    return common.world_stages(v, RECIPE)
 
 
 def get_config(arg="cpu"):
@@ -151,11 +124,6 @@ def get_config(arg="cpu"):
     variant, _, stage = arg.partition(".")
     if variant not in VARIANTS:
         raise ValueError(f"configs/slow/vizdoom.py has no variant '{variant}': use one of {', '.join(VARIANTS)}")
-    every = stages(VARIANTS[variant])
-    command = f"python -m vgen_jax.main --config=configs/slow/vizdoom.py:{variant} --workdir=out"
-    config = common.pipeline(f"Slow learning on VizDoom, {variant}", command, every)
-    if not stage:
-        return config
-    if stage not in every:
-        raise ValueError(f"configs/slow/vizdoom.py:{variant} has no stage '{stage}': use one of {', '.join(every)}")
-    return config.stages[stage]
+    return common.staged(
+        "configs/slow/vizdoom.py", variant, stage, f"Slow learning on VizDoom, {variant}", stages(VARIANTS[variant])
+    )

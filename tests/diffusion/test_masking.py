@@ -37,16 +37,29 @@ def test_what_the_network_is_told() -> None:
     np.testing.assert_array_equal(Masking("shared").steps(t_B, PAST_BT), t_B)
     told = np.asarray(Masking("zero").steps(t_B, PAST_BT))
     np.testing.assert_array_equal(told, [[0, 0, 5, 5], [0, 6, 6, 6], [0, 0, 0, 7]])
+    noisy = np.asarray(Masking("level").steps(t_B, PAST_BT, jnp.asarray([1, 2, 3])))
+    np.testing.assert_array_equal(noisy, [[1, 1, 5, 5], [2, 6, 6, 6], [3, 3, 3, 7]])
+    np.testing.assert_array_equal(Masking("zero").steps(t_B, PAST_BT, jnp.asarray([1, 2, 3])), told)
+    np.testing.assert_array_equal(Masking("level").steps(t_B, PAST_BT), told)
 
 
 def test_augmentation_touches_the_past_alone_with_one_level_per_window(rng: Array) -> None:
     x0 = jnp.zeros((64, 4, 16, 16, 1))
     past_BT = np.broadcast_to(PAST_BT[0], (64, 4))
-    noise = np.asarray(masks.augmented_past(x0, past_BT, 0.5, rng))
+    k_level, k_noise = jax.random.split(rng)
+    level_B = Masking(augment_past=0.5).past_levels(64, k_level)
+    noise = np.asarray(masks.augmented_past(x0, past_BT, level_B, k_noise))
     assert (noise[:, 2:] == 0).all()
     spread = noise[:, :2].std((2, 3, 4))
     np.testing.assert_allclose(spread[:, 0], spread[:, 1], rtol=0.3)
     assert spread.max() < 0.55 and spread.min() < 0.1 and abs(spread.mean() - 0.25) < 0.06
+    np.testing.assert_allclose(spread[:, 0], level_B, atol=0.06)
+
+
+def test_a_fifth_of_the_pasts_stay_clean_where_the_level_is_told(rng: Array) -> None:
+    level_B = np.asarray(Masking("level", 0.4).past_levels(4096, rng))
+    assert abs((level_B == 0).mean() - 0.2) < 0.03 and 0.37 < level_B.max() < 0.4
+    assert (np.asarray(Masking("zero", 0.4).past_levels(4096, rng)) > 0).all()
 
 
 def test_the_past_is_reset_before_every_call(rng: Array) -> None:

@@ -208,3 +208,21 @@ def test_steps_beyond_the_schedule_are_refused() -> None:
         Sampler(steps=20, spacing="leading", steps_offset=1).timesteps(SCHEDULE)
     with pytest.raises(VgenError, match="sampler.steps 20 with sampler.spacing linspace.*at most 19"):
         Sampler("dpmpp_2m", 20, spacing="linspace").timesteps(SCHEDULE)
+
+
+def test_ddim_walks_straight_through_flow_matching(rng: Array) -> None:
+    """Its steps are Euler's on dx/ds = eps - x_0, for a network whose estimate depends on where it is."""
+    schedule, steps = Schedule("flow", 60), 6
+    x_T = jax.random.normal(rng, SHAPE)
+    estimate = lambda x, s: 0.3 * jnp.tanh(x) + s  # noqa: E731
+
+    def predictor(x_t: Array, t: Array, condition: Condition) -> Prediction:
+        s = (t[:, None, None, None, None] + 1) / 60
+        return Prediction(estimate(x_t * jnp.sqrt((1 - s) ** 2 + s**2), s), "x0")
+
+    found = sample(predictor, schedule, Sampler("ddim", steps, spacing="trailing"), x_T, Condition(), keys(rng))
+    x, times = np.asarray(x_T, np.float64), np.linspace(1.0, 0.0, steps + 1)
+    for s, after in itertools.pairwise(times):
+        velocity = (x - estimate(x, s)) / s
+        x = x + (after - s) * velocity
+    np.testing.assert_allclose(found, x, atol=1e-4)

@@ -79,6 +79,24 @@ def test_alpha_and_sigma_broadcast_and_lie_on_the_circle(shape: tuple[int, ...])
     np.testing.assert_allclose(alpha.reshape(shape) ** 2, SCHEDULES["cosine"].alpha_bar()[np.asarray(t)], atol=1e-6)
 
 
+def test_flow_matching_is_a_straight_line_in_its_own_scale() -> None:
+    s = Schedule("flow", 100)
+    alpha, sigma = np.sqrt(s.alpha_bar()), np.sqrt(1 - s.alpha_bar())
+    np.testing.assert_allclose(sigma / (alpha + sigma), np.arange(1, 101) / 100, rtol=1e-12)
+    assert (np.diff(s.alpha_bar()) < 0).all() and s.alpha_bar()[-1] == 0.0
+    assert s.ends_in_noise and Schedule(zero_terminal_snr=True).ends_in_noise and not Schedule().ends_in_noise
+
+
+def test_the_step_of_a_level_of_noise() -> None:
+    """Flow time s is as noisy as x_0 with s / (1 - s) of its deviation; clean is step 0, nothing but noise the last."""
+    s = Schedule("flow", 100)
+    np.testing.assert_array_equal(s.step_of_noise(jnp.asarray([0.0, 0.2501, 1.0001, np.inf])), [0, 20, 50, 99])
+    for kind in SCHEDULES.values():
+        ratio = np.sqrt((1 - kind.alpha_bar()) / kind.alpha_bar())
+        middle = np.sqrt(ratio[:-1] * ratio[1:])
+        np.testing.assert_array_equal(kind.step_of_noise(jnp.asarray(middle)), np.arange(1, kind.steps))
+
+
 def test_what_is_no_schedule_is_refused() -> None:
     with pytest.raises(VgenError, match="schedule.kind 'exp'"):
         Schedule("exp")

@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from tests import tiny
+from vgen_jax.diffusion import prediction
 from vgen_jax.diffusion.masking import Masking
 from vgen_jax.diffusion.schedules import Schedule
-from vgen_jax.objectives.masked_diffusion import DiffusionLoss, dropped, masked_diffusion
-from vgen_jax.types import Array, Condition, Objective, Prediction, VgenError, VideoBatch
+from vgen_jax.objectives.masked_diffusion import DiffusionLoss, drawn_steps, drawn_times, dropped, masked_diffusion
+from vgen_jax.types import Array, Condition, Moved, Objective, Prediction, VgenError, VideoBatch
 
 SCHEDULE = Schedule("cosine", 50)
 PAPER = Masking()
@@ -93,6 +95,74 @@ def test_the_autoencoder_gets_no_gradient(rng: Array) -> None:
     assert jax.grad(loss)(jnp.ones(())) == 0.0
 
 
+def test_noisy_draws_are_the_mixture_that_is_promised(rng: Array) -> None:
+    """Half 1 - u²: P(s > 1 - h) = sqrt(h); half a logit-normal around 0.8."""
+    s = np.asarray(drawn_times(200_000, rng), np.float64)
+    assert s.min() > 0 and s.max() <= 1
+    logit = scipy.stats.norm(0.8, 1.2)
+    for high in (0.05, 0.3, 0.7):
+        below = logit.cdf(np.log((1 - high) / high))
+        np.testing.assert_allclose((s > 1 - high).mean(), 0.5 * np.sqrt(high) + 0.5 * (1 - below), atol=5e-3)
+
+
+def test_noisy_steps_are_as_noisy_on_any_schedule(rng: Array) -> None:
+    time = np.asarray(drawn_times(4096, rng))
+    for schedule in (Schedule("flow", 1000), Schedule("cosine", 1000)):
+        t = np.asarray(drawn_steps(DiffusionLoss("x0", draw="noisy"), schedule, (0.0, 1.0), 4096, rng))
+        assert t.min() >= 0 and t.max() <= 999
+        alpha_bar = schedule.alpha_bar()[t]
+        alpha, sigma = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
+        np.testing.assert_allclose(sigma / (alpha + sigma), time, atol=0.02)
+
+
+def test_the_velocity_weight_makes_an_x0_error_one_of_the_velocity(rng: Array) -> None:
+    batch = tiny.latent_batch(b=16)
+    out = jax.random.normal(rng, batch.video_BTHWC.shape)
+    objective, calls = recording("x0", loss=DiffusionLoss("x0", 0.0, 0.0, "velocity"))
+    value, _ = objective(out, batch, rng)
+    alpha, sigma = SCHEDULE.alpha_sigma(calls[0].t)
+    x_t, x0, future = calls[0].x_t, batch.video_BTHWC, ~np.asarray(batch.past_BT)
+    s = np.asarray(sigma / (alpha + sigma))
+    velocity = prediction.target("velocity", x0, (x_t - alpha * x0) / sigma, alpha, sigma)
+    error = np.asarray(prediction.to_velocity(Prediction(out, "x0"), x_t, alpha, sigma) - velocity)
+    wanted = (error**2 * np.minimum(1.0, (s / 0.1) ** 2))[future].mean()
+    np.testing.assert_allclose(value, wanted, rtol=1e-3)
+
+
+def test_the_movement_is_judged_where_the_reference_shows_it(rng: Array) -> None:
+    batch = tiny.latent_batch()
+    shown = jnp.zeros((*batch.video_BTHWC.shape[:-1], 1)).at[:, :, :4].set(1.0)
+    embed = lambda params, batch: Condition()  # noqa: E731
+
+    def predict(params: Array, x_t: Array, t: Array, condition: Condition) -> Prediction:
+        return Prediction(jax.lax.stop_gradient(params), "x0", Moved(params, shown))
+
+    def loss(out: Array, flow: float) -> tuple[Array, dict[str, Array]]:
+        settings = DiffusionLoss("x0", 0.0, 0.0, flow=flow)
+        return masked_diffusion(embed, predict, lambda video: video, SCHEDULE, Masking(), settings)(out, batch, rng)
+
+    out = batch.video_BTHWC + 0.3 * jnp.where(shown > 0, 1.0, 7.0)
+    (plain, _), (value, aux) = loss(out, 0.0), loss(out, 0.5)
+    np.testing.assert_allclose([aux["flow_loss"], value - plain], [0.3, 0.15], rtol=1e-3)
+    grad = np.asarray(jax.grad(lambda out: loss(out, 0.5)[0])(out))
+    counted = np.asarray(~batch.past_BT[:, :, None, None, None] & (shown > 0)) & np.ones(grad.shape, bool)
+    assert (grad[counted] != 0).all() and (grad[~counted] == 0).all()
+    objective, _ = recording("x0", loss=DiffusionLoss("x0", flow=0.5))
+    with pytest.raises(VgenError, match="objective.loss.flow.*slow.warp"):
+        objective(out, batch, rng)
+
+
+def test_the_network_is_told_how_noisy_the_past_is(rng: Array) -> None:
+    batch = tiny.latent_batch(b=64, size=16)
+    objective, calls = recording("x0", Masking("level", 0.8))
+    objective(jnp.zeros(batch.video_BTHWC.shape), batch, rng)
+    past_t = np.asarray(calls[0].t)[:, 0]
+    spread = np.asarray(calls[0].x_t - batch.video_BTHWC)[:, :2].std((1, 2, 3, 4))
+    assert (past_t == 0).any() and (spread[past_t == 0] < 0.2).all()
+    alpha_bar = SCHEDULE.alpha_bar()[past_t]
+    np.testing.assert_allclose(spread[past_t > 0], np.sqrt((1 - alpha_bar) / alpha_bar)[past_t > 0], atol=0.06)
+
+
 @pytest.mark.parametrize("past_t", ["shared", "zero"])
 def test_one_step_per_window(past_t: str, rng: Array) -> None:
     batch = tiny.latent_batch(b=16)
@@ -139,11 +209,17 @@ def test_dropping_works_without_text_and_without_actions(rng: Array) -> None:
 
 
 def test_eps_on_zero_terminal_snr_is_refused() -> None:
-    schedule = Schedule(zero_terminal_snr=True)
-    with pytest.raises(VgenError, match="'eps'.*zero_terminal_snr.*use 'v' or 'x0'"):
-        masked_diffusion(None, None, lambda video: video, schedule, Masking(), DiffusionLoss("eps"))
+    for schedule in (Schedule(zero_terminal_snr=True), Schedule("flow")):
+        with pytest.raises(VgenError, match="'eps'.*zero_terminal_snr.*use 'v', 'x0' or 'velocity'"):
+            masked_diffusion(None, None, lambda video: video, schedule, Masking(), DiffusionLoss("eps"))
     with pytest.raises(VgenError, match="objective.drop_text is 2"):
         DiffusionLoss("v", drop_text=2.0)
+    with pytest.raises(VgenError, match="objective.loss.draw is 'high'"):
+        DiffusionLoss("v", draw="high")
+    with pytest.raises(VgenError, match="objective.loss.weighting is 'snr'"):
+        DiffusionLoss("v", weighting="snr")
+    with pytest.raises(VgenError, match="objective.loss.flow is -1"):
+        DiffusionLoss("v", flow=-1.0)
 
 
 @pytest.mark.parametrize("masking", [PAPER, Masking("zero", 0.3, reference=True)])

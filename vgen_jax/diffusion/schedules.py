@@ -3,6 +3,11 @@
 SlowFast-VGen eq. (7), (8); AVID §3. Everything is computed on the host in float64, once; the networks and the samplers
 see float32 tables. The rescaling to zero terminal SNR is Lin et al. 2023, "Common Diffusion Noise Schedules and Sample
 Steps are Flawed", algorithm 1.
+
+Flow matching (Lipman et al. 2023) is one of them. Its x_s = (1 - s) x_0 + s eps, with flow time s = 1 at pure noise
+and s = 0 at the data, is divided by sqrt((1 - s)² + s²), so that alpha² + sigma² is 1 as ever; step t is at
+s = (t + 1) / steps. A straight step of its ODE from s to r, x_r = x̂_0 + (r / s) (x_s - x̂_0), is then a step of DDIM.
+Any schedule has a flow time by its signal-to-noise ratio, s = sigma / (alpha + sigma).
 """
 
 import dataclasses
@@ -13,7 +18,7 @@ import numpy as np
 
 from vgen_jax.types import Array, VgenError
 
-ScheduleKind = Literal["linear", "scaled_linear", "cosine", "sigmoid", "dynamicrafter"]
+ScheduleKind = Literal["linear", "scaled_linear", "cosine", "sigmoid", "dynamicrafter", "flow"]
 MAX_BETA = 0.999
 SHRINK_STEPS, SHRINK_END = 400, 0.7  # of DynamiCrafter
 
@@ -24,11 +29,12 @@ class Schedule:
 
     Attributes:
         kind: ``linear`` (beta linear), ``scaled_linear`` (sqrt(beta) linear), ``cosine`` (Nichol and Dhariwal 2021),
-            ``sigmoid`` (Jabri et al. 2022; AVID uses start -3, end 3, tau 1) or ``dynamicrafter`` (Xing et al. 2023:
-            ``scaled_linear``, rescaled or not, of an x_0 that shrinks with t, see ``shrink``).
+            ``sigmoid`` (Jabri et al. 2022; AVID uses start -3, end 3, tau 1), ``dynamicrafter`` (Xing et al. 2023:
+            ``scaled_linear``, rescaled or not, of an x_0 that shrinks with t, see ``shrink``) or ``flow`` (flow
+            matching; its last step is pure noise).
         steps: number of diffusion steps.
-        start: first beta for the linear kinds; the sigmoid's left end; unused by ``cosine``.
-        end: last beta for the linear kinds; the sigmoid's right end; unused by ``cosine``.
+        start: first beta for the linear kinds; the sigmoid's left end; unused by ``cosine`` and ``flow``.
+        end: last beta for the linear kinds; the sigmoid's right end; unused by ``cosine`` and ``flow``.
         zero_terminal_snr: rescale so that the last step is pure noise. Needs a ``v`` or ``x0`` prediction.
         set_alpha_to_one: what a sampler takes as ᾱ before step 0: 1, or (False) ᾱ_0.
     """
@@ -50,6 +56,19 @@ class Schedule:
         """ᾱ of every step, float64, shape (steps,), decreasing in (0, 1) (0 at the end with zero terminal SNR)."""
         alpha_bar = _ALPHA_BAR[self.kind](self)
         return rescale_zero_terminal_snr(alpha_bar) if self.zero_terminal_snr else alpha_bar
+
+    @property
+    def ends_in_noise(self) -> bool:
+        """Whether the last step says nothing of x_0, so that an ``eps`` network cannot be sampled."""
+        return self.zero_terminal_snr or self.kind == "flow"
+
+    def step_of_noise(self, level_B: Array) -> Array:
+        """The first step at which noise is at least ``level_B`` times as strong as x_0, int32, (B,)."""
+        alpha_bar = self.alpha_bar()
+        with np.errstate(divide="ignore"):
+            ratio = np.sqrt((1.0 - alpha_bar) / alpha_bar)
+        found = jnp.searchsorted(jnp.asarray(ratio, jnp.float32), level_B)
+        return jnp.minimum(found, self.steps - 1).astype(jnp.int32)
 
     def shrink(self) -> np.ndarray:
         """s_t, by which x_0 is multiplied before it is noised at step t, float64, (steps,); 1 for most kinds.
@@ -107,12 +126,18 @@ def _dynamicrafter(s: Schedule) -> np.ndarray:
     return signal / (signal + 1.0 - alpha_bar)
 
 
+def _flow(s: Schedule) -> np.ndarray:
+    time = np.arange(1, s.steps + 1, dtype=np.float64) / s.steps
+    return (1.0 - time) ** 2 / ((1.0 - time) ** 2 + time**2)
+
+
 _ALPHA_BAR = {
     "linear": _linear,
     "scaled_linear": _scaled_linear,
     "cosine": _cosine,
     "sigmoid": _sigmoid,
     "dynamicrafter": _dynamicrafter,
+    "flow": _flow,
 }
 
 

@@ -2,20 +2,28 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from vgen_jax.config import later
 from vgen_jax.data.schema import ActionSpace, DatasetInfo, Episode
 from vgen_jax.data.shards import CollectReport, collect_shards, part_seed
 from vgen_jax.simulators.base import Simulator
 from vgen_jax.simulators.explorer import Explorer
+from vgen_jax.simulators.maze import PATTERNED, PLAIN, MazeSimulator
+from vgen_jax.simulators.maze_layout import MazeConfig
 from vgen_jax.simulators.paths import PathsConfig, path_scene, record_path
 from vgen_jax.simulators.record import play
 from vgen_jax.simulators.vizdoom import VizDoomSimulator
 from vgen_jax.types import VgenError
 
-SIMULATORS = {"vizdoom": VizDoomSimulator}
+# How to make each: (size, chunk, world) -> Simulator; ``world`` is the config's section ``collect.maze``.
+SIMULATORS: dict[str, Callable[[tuple[int, int], int, MazeConfig | None], Simulator]] = {
+    "vizdoom": lambda size, chunk, world: VizDoomSimulator(size, chunk),
+    "maze_plain": lambda size, chunk, world: MazeSimulator(size, chunk, world or PLAIN),
+    "maze_patterned": lambda size, chunk, world: MazeSimulator(size, chunk, world or PATTERNED),
+}
 _ATTEMPTS = 20
 _PLACES, _PATH_ATTEMPTS = 15, 300
 
@@ -25,7 +33,7 @@ class CollectConfig:
     """What to collect.
 
     Attributes:
-        simulator: ``vizdoom``.
+        simulator: ``vizdoom`` (the maps of Freedoom), ``maze_plain`` or ``maze_patterned``.
         split: ``train`` or ``validation``; their scenes are disjoint.
         frames: at least so many are collected, in whole episodes.
         episode_steps: actions per episode, a multiple of chunk; an episode has one frame more.
@@ -34,6 +42,7 @@ class CollectConfig:
         episodes_per_shard: how much a kill can lose.
         seed: of everything.
         workers: parallel processes; has no influence on what is collected.
+        maze: another world of mazes than the simulator's own.
     """
 
     simulator: str
@@ -45,8 +54,11 @@ class CollectConfig:
     episodes_per_shard: int
     seed: int
     workers: int
+    maze: MazeConfig | None = later(None)
 
     def __post_init__(self) -> None:
+        if self.maze is not None and not self.simulator.startswith("maze"):
+            raise VgenError(f"collect.maze is given, but collect.simulator is {self.simulator!r}: use maze_plain")
         if self.simulator not in SIMULATORS:
             raise VgenError(f"simulator={self.simulator!r} is unknown; expected one of {', '.join(SIMULATORS)}")
         for key in ("frames", "episode_steps", "chunk", "episodes_per_shard", "workers"):
@@ -65,7 +77,8 @@ class CollectConfig:
 
 
 def make_simulator(config: CollectConfig) -> Simulator:
-    return SIMULATORS[config.simulator](config.size, config.chunk)
+    """The simulator that a configuration names."""
+    return SIMULATORS[config.simulator](config.size, config.chunk, config.maze)
 
 
 def record_episode(simulator: Simulator, config: CollectConfig, scene: str, seed: int) -> Episode | None:
@@ -114,7 +127,8 @@ class WalkPlan:
         return self.config.shards
 
     def settings(self) -> dict[str, Any]:
-        wanted = {key: value for key, value in dataclasses.asdict(self.config).items() if key != "workers"}
+        left_out = {"workers"} if self.config.maze else {"workers", "maze"}
+        wanted = {key: value for key, value in dataclasses.asdict(self.config).items() if key not in left_out}
         return wanted if self.paths is None else {**wanted, "paths": dataclasses.asdict(self.paths)}
 
     def episodes_of(self, shard: int) -> range:

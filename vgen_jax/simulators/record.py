@@ -71,5 +71,5 @@ def play(
         frames_THWC=frames,
         actions={"continuous": actions, "discrete": ids},
         texts=tuple(texts),
-        extras={"pose": poses},
+        extras={"pose": poses, **simulator.extras(poses)},
     )

@@ -56,8 +56,11 @@ class WorldConfig:
             raise VgenError(f"world.past is {self.past}: use 1 frame or more")
         if self.autoencoder and self.past != 1:
             raise VgenError(f"world.past is {self.past}: clips of latents open with 1 frame")
-        if self.kind == "eps" and self.schedule.zero_terminal_snr:
-            raise VgenError("world.kind 'eps' cannot be sampled with schedule.zero_terminal_snr: use 'v' or 'x0'")
+        if self.kind == "eps" and self.schedule.ends_in_noise:
+            raise VgenError(
+                "world.kind 'eps' cannot be sampled with schedule.zero_terminal_snr or schedule.kind 'flow': "
+                "use 'v', 'x0' or 'velocity'"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

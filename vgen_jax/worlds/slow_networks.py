@@ -12,7 +12,7 @@ from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.models.text import ByteTextEncoder, looked_up
 from vgen_jax.models.unet_latent import UNet3D
 from vgen_jax.models.warp import FlowWarp
-from vgen_jax.types import Array, Condition, Key, Params, Prediction, PredictionKind, VgenError, VideoBatch
+from vgen_jax.types import Array, Condition, Key, Moved, Params, Prediction, PredictionKind, VgenError, VideoBatch
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 KEPT = 2.0  # the UNet's share of the moved reference starts at sigmoid(2) = 0.88
@@ -183,7 +183,8 @@ def denoiser(config: SlowConfig) -> Denoiser:
             return Prediction(painted(params, x_t_BTHWC, t, condition), config.kind)
         moved, inside = move(params["warp"], x_t_BTHWC[:, 0, ..., channels:], condition)  # beside every frame, the same
         out = painted(params, jnp.concatenate([x_t_BTHWC[..., :channels], moved, inside], -1), t, condition)
-        return Prediction(out[..., :channels] + jax.nn.sigmoid(out[..., channels:] + KEPT) * moved, config.kind)
+        x0 = out[..., :channels] + jax.nn.sigmoid(out[..., channels:] + KEPT) * moved
+        return Prediction(x0, config.kind, Moved(moved, inside))
 
     def init(rng: Key) -> Params:
         side = 2 ** (len(config.unet.block_channels) - 1)

@@ -1,0 +1,126 @@
+"""Slow learning on mazes, from nothing: record both worlds, train an autoencoder and a slow model, generate, evaluate.
+
+    python -m vgen_jax.main --config=configs/slow/maze.py:cpu --workdir=out
+
+runs every stage, each in its own folder of ``out``; a second start goes on where the first one stopped. One stage
+alone: ``--config=configs/slow/maze.py:cpu.slow --workdir=out/slow`` (the others are siblings of the work directory).
+
+The worlds are ``plain``, walls of one colour, and ``patterned``, walls with patterns and floors with lines. A model
+learns the plain one (``slow``) and goes on with the patterned one (``patterned``). It predicts x_0 under the noise of
+flow matching, weighted as a velocity, from a past with noise whose level it is told; the movement of the last frame has
+a loss of its own (``objectives.masked_diffusion``).
+
+variant  frames a world  size     hardware                             what to expect
+tiny     1,500           16×16    2 cores, 2 minutes                   nothing to look at: for tests
+cpu      300,000         64×64    2 cores, about 2 hours               not measured yet
+day      500,000         64×64    2 cores, about 20 hours              not measured yet
+small    300,000         64×64    one data-centre GPU, 8 minutes       not measured yet
+base     10 million      128×128  8 GPUs or a TPU v5e-8                not measured yet
+"""
+
+from configs import common
+from configs.data import maze as data
+from configs.slow import vizdoom
+
+SAMPLER_STEPS = 6
+RECIPE = {
+    "simulator": "maze_plain",
+    "schedule": {
+        "kind": "flow", "steps": 1000, "start": 0.0, "end": 0.0, "zero_terminal_snr": False, "set_alpha_to_one": True,
+    },
+    "past_t": "level",
+    "loss": {
+        "kind": "x0", "drop_text": 0.1, "drop_action": 0.1, "weighting": "velocity", "draw": "noisy", "flow": 0.5,
+    },
+    "commands": vizdoom.TOUR,
+}  # fmt: skip
+
+# The small models have no attention but the middle's; a latent pixel has 64 dimensions, hence 128 channels.
+CPU = {
+    **vizdoom.VARIANTS["cpu"],
+    "episode_steps": data.EPISODE_STEPS, "autoencoder_steps": 1500, "augment_past": 0.4, "sampler_steps": SAMPLER_STEPS,
+    "unet": {**vizdoom.VARIANTS["cpu"]["unet"], "block_channels": (128, 128)},
+    "warp": {**vizdoom.VARIANTS["cpu"]["warp"], "width": 80},  # what 16 MiB of float16 have room for
+    "windows": ((2, 4), (1, 4), (6, 4)), "weights": (0.7, 0.15, 0.15),
+    "steps": 10_000, "patterned_steps": 2_000, "checkpoint_every": 500, "ema": 0.998,
+}  # fmt: skip
+VARIANTS = {
+    "tiny": {
+        **vizdoom.VARIANTS["tiny"], "augment_past": 0.4, "patterned_steps": 10,
+        "warp": {"width": 8, "layers": 1, "cells": 1, "patch": 2, "norm_groups": 4},
+        "autoencoder": {**vizdoom.VARIANTS["tiny"]["autoencoder"], "patch": 2, "linear_path": True,
+                        "block_channels": (16,)},
+        "encode": False,
+    },
+    "cpu": CPU,
+    "day": {
+        **CPU,
+        "frames": data.FRAMES, "steps": 80_000, "patterned_steps": 80_000,
+        "decay": "constant", "ema": 0.9995,
+    },
+    "small": {
+        **vizdoom.VARIANTS["small"],
+        "augment_past": 0.4, "sampler_steps": SAMPLER_STEPS, "guidance": 1.0, "patterned_steps": 2_500,
+        "windows": ((2, 4), (1, 4), (8, 8)), "weights": (0.6, 0.1, 0.3), "steps": 5_000,
+    },
+    "base": {
+        **vizdoom.VARIANTS["base"], "augment_past": 0.4, "sampler_steps": 12, "guidance": 1.0,
+        "patterned_steps": 100_000,
+    },
+}  # fmt: skip
+
+
+def stages(v):
+    """The stages of a variant, in order."""
+    plain = common.world_stages(v, RECIPE)
+    patterned = common.world_stages(v, {**RECIPE, "simulator": "maze_patterned"})
+    for stages_of_world, simulator in ((plain, "maze_plain"), (patterned, "maze_patterned")):
+        stages_of_world["data"]["collect"]["maze"] = data.world(simulator)
+    slow = plain["slow"]
+    source = slow["data"]["data_dir"]
+    other = {"@data": "@data_patterned", "@latents": "@latents_patterned"}[source]
+    out = {
+        "data": plain["data"],
+        "data_patterned": patterned["data"],
+        "check": plain["check"],
+        "autoencoder": {
+            **plain["autoencoder"], "data": {**plain["autoencoder"]["data"], "data_dir": "@data_patterned"},
+        },
+    }  # fmt: skip
+    if v["encode"]:
+        out["latents"] = plain["latents"]
+        out["latents_patterned"] = {**plain["latents"], "data_dir": "@data_patterned"}
+    return {
+        **out,
+        "slow": slow,
+        "generate": plain["generate"],
+        "evaluate": plain["evaluate"],
+        "patterned": {
+            "run": "train",
+            "objective": {"kind": "continued", "loss": RECIPE["loss"]},
+            "model_dir": "@slow/export",
+            "data": {**slow["data"], "data_dir": other},
+            "optimizer": common.optimizer(
+                v["rate"], v["patterned_steps"], v["warmup"], v["optimizer"], muon_kernels=common.MUON_KERNELS
+            ),
+            "train": common.train(v["patterned_steps"], v["checkpoint_every"], ema_decay=v["ema"]),
+            "mesh": slow["mesh"],
+        },
+        "generate_patterned": {
+            **plain["generate"], "model_dir": "@patterned/export",
+            "start": {**plain["generate"]["start"], "data_dir": "@data_patterned"},
+        },
+        "evaluate_patterned": {
+            **plain["evaluate"], "model_dir": "@patterned/export",
+            "data": {**plain["evaluate"]["data"], "data_dir": "@data_patterned"},
+        },
+    }  # fmt: skip
+
+
+def get_config(arg="cpu"):
+    """``variant`` for the whole pipeline, ``variant.stage`` for one stage alone."""
+    variant, _, stage = arg.partition(".")
+    if variant not in VARIANTS:
+        raise ValueError(f"configs/slow/maze.py has no variant '{variant}': use one of {', '.join(VARIANTS)}")
+    title = f"Slow learning on mazes, {variant}"
+    return common.staged("configs/slow/maze.py", variant, stage, title, stages(VARIANTS[variant]))
