@@ -11,7 +11,7 @@ import pytest
 
 from tests import tiny
 from vgen_jax.data.records import INFO_FILE, EpisodeWriter, write_text
-from vgen_jax.learning.checkpoint import load_export
+from vgen_jax.files.exports import load_export
 from vgen_jax.simulators.procgen import Play, ProcgenConfig, ProcgenRecorder
 
 TEXT = (tiny.ROOT / "docs" / "black_box.md").read_text(encoding="utf-8")

@@ -16,10 +16,11 @@ from vgen_jax.learning.slow import TrainConfig
 from vgen_jax.learning.state import OptimizerConfig
 from vgen_jax.runs.compare import CompareConfig, commanded_pose
 from vgen_jax.runs.evaluate import EvaluateConfig
-from vgen_jax.runs.generate import GenerateConfig, StartConfig
-from vgen_jax.runs.train import TASKS
+from vgen_jax.runs.generate import GenerateConfig
 from vgen_jax.simulators.commands import walker_commands, walker_space
+from vgen_jax.tasks.registry import TASKS
 from vgen_jax.worlds.memories import MemoryConfig
+from vgen_jax.worlds.start import StartConfig
 
 SECTIONS = {
     "generate": GenerateConfig, "start": StartConfig, "memory": MemoryConfig, "compare": CompareConfig,

@@ -19,8 +19,8 @@ from vgen_jax.black_box.server import PredictorServer
 from vgen_jax.compose.avid import avid
 from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.models.adapter import Adapted, AdapterHead
+from vgen_jax.nn.pixels import to_unit
 from vgen_jax.objectives.adapter import AdapterLoss, adapter
-from vgen_jax.objectives.autoencoder import to_unit
 from vgen_jax.types import Array, Condition, Objective, Params, Prediction, Predictor
 
 KERNEL = np.random.default_rng(0).normal(size=(3, 3, 3, 3, 3), scale=0.15).astype(np.float32)  # T, H, W, in, out

@@ -18,9 +18,9 @@ from vgen_jax.files.log import METRICS_FILE, read_metrics
 from vgen_jax.files.run_folder import resolved
 from vgen_jax.learning.slow import TrainConfig, train
 from vgen_jax.learning.state import OptimizerConfig, TrainState
-from vgen_jax.runs.train import autoencoder_task
+from vgen_jax.tasks.autoencoder import autoencoder_task
 from vgen_jax.types import VgenError
-from vgen_jax.worlds.slow import load_autoencoder
+from vgen_jax.worlds.autoencoder import load_autoencoder
 
 STEPS = 20
 FLAGS = {

@@ -17,10 +17,11 @@ from vgen_jax.config import section
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.revisits import revisits
 from vgen_jax.evaluation import sources
-from vgen_jax.learning.checkpoint import digest, export
+from vgen_jax.files.exports import digest, export
 from vgen_jax.runs import evaluate_videos
+from vgen_jax.tasks.exports import model_folder
 from vgen_jax.types import VgenError
-from vgen_jax.worlds.slow import AutoencoderConfig, autoencoder_network
+from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network
 from vgen_jax.worlds.slow_networks import TextConfig, denoiser
 
 WINDOWS = sources.WindowsConfig("validation", 4, 2, 4, "continuous", 0)
@@ -65,9 +66,9 @@ def test_what_kind_of_folder_it_is(folder: Path) -> None:
     assert kinds == [(True, False), (False, True)]
     export_folder = folder / "slow" / "export"  # it has a dataset.json as well
     assert (sources.is_records(str(export_folder)), sources.is_model(str(export_folder))) == (False, True)
-    assert sources.model_folder(str(folder / "slow"), folder) == export_folder
+    assert model_folder(str(folder / "slow"), folder) == export_folder
     with pytest.raises(VgenError, match="is no model"):
-        sources.model_folder(str(folder / "data"), folder)
+        model_folder(str(folder / "data"), folder)
 
 
 def test_recorded_clips_are_the_recordings(folder: Path, tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_an_unfinished_training_is_scored(folder: Path, tmp_path: Path, monkeypa
     (tmp_path / "slow" / "config.json").write_text('{"run": "train"}')
     asked = []
     monkeypatch.setattr(sources, "export_newest", lambda *args: asked.append(args))
-    target = sources.model_folder(str(tmp_path / "slow"), tmp_path / "out")
+    target = model_folder(str(tmp_path / "slow"), tmp_path / "out")
     assert target == tmp_path / "out" / "model" and asked[0][0].run == "train"
     assert asked[0][1:] == (tmp_path / "slow", target)
 

@@ -12,12 +12,13 @@ from ml_collections import ConfigDict
 
 from tests import tiny
 from vgen_jax.files import assets
+from vgen_jax.files.exports import EXPORT_WEIGHTS, export, load_export
 from vgen_jax.files.log import MetricWriter
 from vgen_jax.files.run_folder import resolved
-from vgen_jax.learning.checkpoint import EXPORT_WEIGHTS, export, load_export
 from vgen_jax.runs import bundle
 from vgen_jax.types import VgenError
-from vgen_jax.worlds.slow import AutoencoderConfig, autoencoder_network, load_autoencoder, load_slow_model
+from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network, load_autoencoder
+from vgen_jax.worlds.slow import load_slow_model
 from vgen_jax.worlds.slow_networks import denoiser
 
 SHAPE = AutoencoderConfig(

@@ -14,7 +14,8 @@ import pytest
 import safetensors.flax
 
 from vgen_jax.devices import sharding as sh
-from vgen_jax.learning.checkpoint import EXPORT_WEIGHTS, Checkpoints, check_matches, digest, export, load_export
+from vgen_jax.files.exports import EXPORT_WEIGHTS, check_matches, digest, export, load_export
+from vgen_jax.learning.checkpoint import Checkpoints
 from vgen_jax.learning.state import OptimizerConfig, TrainState, init_state, make_optimizer
 from vgen_jax.types import Key, Params, VgenError
 

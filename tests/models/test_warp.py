@@ -13,7 +13,8 @@ from vgen_jax.models.autoencoder_kl import AutoencoderKL, principal_path
 from vgen_jax.models.warp import FlowWarp, bilinear, canvas
 from vgen_jax.nn.lora import kernel_shapes
 from vgen_jax.types import VgenError
-from vgen_jax.worlds.slow import Autoencoder, start_warp
+from vgen_jax.worlds.autoencoder import Autoencoder
+from vgen_jax.worlds.slow import start_warp
 from vgen_jax.worlds.slow_networks import SlowConfig, WarpConfig, denoiser, motion_since
 
 WARP = WarpConfig(width=8, layers=1, cells=2, patch=2, norm_groups=4)

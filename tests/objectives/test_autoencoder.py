@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests import tiny
-from vgen_jax.objectives.autoencoder import autoencoder, from_unit, to_unit
+from vgen_jax.nn.pixels import from_unit, to_unit
+from vgen_jax.objectives.autoencoder import autoencoder
 from vgen_jax.types import Array
 
 

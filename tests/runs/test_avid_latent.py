@@ -28,15 +28,16 @@ from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.evaluation import sources
 from vgen_jax.evaluation.avid import clips as avid_clips
+from vgen_jax.evaluation.avid.table import tokens_of
+from vgen_jax.files.exports import digest, export, load_export
 from vgen_jax.files.run_folder import resolved
-from vgen_jax.learning.checkpoint import digest, export, load_export
-from vgen_jax.runs import avid_table, pipeline, train
-from vgen_jax.tasks import black_box
+from vgen_jax.runs import pipeline
 from vgen_jax.tasks.adapter import world_config
+from vgen_jax.tasks.training import train_over
 from vgen_jax.types import Condition, VgenError
-from vgen_jax.worlds.avid import MethodConfig, avid_adapter, load_base
+from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network, load_autoencoder
+from vgen_jax.worlds.avid import MethodConfig, avid_adapter, load_adapted, load_base
 from vgen_jax.worlds.avid_networks import WorldConfig
-from vgen_jax.worlds.slow import AutoencoderConfig, autoencoder_network, load_autoencoder
 
 METRICS = ("psnr", "ssim", "action_error_ratio_test", "fd_action_test", "fd_frames_test", "lpips_action_test")
 LENGTH = 17
@@ -178,11 +179,11 @@ def test_an_adapter_is_trained_over_an_image_to_video_network(tmp_path: Path) ->
         return 0.5 * clip
 
     ask = image_to_video(network, schedule)
-    train.train_over(ask, config.lock(), tmp_path / "avid")
+    train_over(ask, config.lock(), tmp_path / "avid")
     stored = EpisodeSource(str(tmp_path / "latents"), "train")
     first = [stored.episode(n).frames_THWC[0].astype(np.float32) for n in range(8)]
     assert all(any(np.array_equal(clip[0], frame) for frame in first) for clip in asked[0])
-    _, world = black_box.load_adapted(tmp_path / "avid" / "export", ask)
+    _, world = load_adapted(tmp_path / "avid" / "export", ask)
     assert world.autoencoder == digest(tmp_path / "autoencoder" / "export")
     past = np.zeros((1, 1, 4, 4, 4), np.float32)
     condition = Condition(action_BTA=np.ones((1, 15, 2)), action_valid_BT=np.ones((1, 15), bool), past_BTHWC=past)
@@ -226,7 +227,7 @@ def test_clips_know_the_texts_of_their_windows(tmp_path: Path) -> None:
         texts = data.source.head(window.episode).texts
         said = [span.text for span in texts if window.boundary <= span.start < window.boundary + 4]
         wanted.append(encode_text(", then ".join(dict.fromkeys(said)), 24))
-    token_NL = avid_table.tokens_of(data, 24)
+    token_NL = tokens_of(data, 24)
     np.testing.assert_array_equal(token_NL, wanted)
     space = data.source.info.action_spaces["continuous"]
     codec = avid_clips.Codec(Partial(jnp.asarray), Partial(jnp.asarray))

@@ -13,6 +13,20 @@ from ml_collections import ConfigDict
 
 from configs.bench import data as bench
 from tests import tiny
+from vgen_jax.bench.data_loading import (
+    ASSUMED_UTILISATION,
+    H100_BF16_FLOPS,
+    WARM_UP,
+    Collecting,
+    Loading,
+    Step,
+    estimate_step,
+    markdown,
+    stage_on_made_inputs,
+    time_collecting,
+    time_loading,
+    time_step,
+)
 from vgen_jax.data.records import read_info
 from vgen_jax.learning.slow import Task
 from vgen_jax.runs import benchmark
@@ -20,7 +34,7 @@ from vgen_jax.runs.train import Batches, pipeline_config
 from vgen_jax.types import VgenError
 
 WIDTH = 32
-COLLECTING = benchmark.Collecting(1200.0, 1100.0, 2, 1300.0)
+COLLECTING = Collecting(1200.0, 1100.0, 2, 1300.0)
 
 
 class Clock:
@@ -72,7 +86,7 @@ def config(tmp_path: Path) -> ConfigDict:
 def test_the_loader_is_timed_after_its_warm_up(
     config: ConfigDict, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_iterator, seconds = benchmark.make_iterator, iter([100.0] * benchmark.WARM_UP + [0.5] * 4)
+    make_iterator, seconds = benchmark.make_iterator, iter([100.0] * WARM_UP + [0.5] * 4)
 
     def slow_iterator(*args):
         iterator = make_iterator(*args)
@@ -83,7 +97,7 @@ def test_the_loader_is_timed_after_its_warm_up(
     monkeypatch.setattr(benchmark, "make_iterator", slow_iterator)
     config.stage.data.windows, config.stage.data.window_weights = ((2, 2),), (1.0,)
     data = pipeline_config(config.stage)
-    loading = benchmark.time_loading(data, 4)
+    loading = time_loading(data, 4)
     assert loading == (data.batch_size / 0.5, 4 * data.batch_size / 0.5)
 
 
@@ -98,19 +112,19 @@ def test_steps_are_weighted_by_how_often_their_length_is_drawn(
 
     monkeypatch.setattr(benchmark.CompiledUpdate, "__call__", slow_update)
     config.stage.data.windows, config.stage.data.window_weights = ((2, 2), (1, 2)), (3.0, 1.0)
-    step = benchmark.time_step(config.stage, steps=2)
+    step = time_step(config.stage, steps=2)
     assert not step.estimated
     assert math.isclose(step.windows_per_second, config.stage.data.batch_size / (0.75 * 4 + 0.25 * 3))
 
 
 def test_an_estimate_follows_from_the_flops_of_a_window(config: ConfigDict) -> None:
     config.stage.data.windows, config.stage.data.window_weights = ((2, 2),), (1.0,)
-    step = benchmark.estimate_step(config.stage)
+    step = estimate_step(config.stage)
     product = 2 * WIDTH * tiny.SIZE**2 * 3 * 4  # of the four frames; its gradient takes another
     assert step.estimated
     assert 2 * product < step.tflop_per_window * 1e12 < 3 * product
-    peak = step.windows_per_second * step.tflop_per_window * 1e12 / benchmark.ASSUMED_UTILISATION
-    assert math.isclose(peak, benchmark.H100_BF16_FLOPS)
+    peak = step.windows_per_second * step.tflop_per_window * 1e12 / ASSUMED_UTILISATION
+    assert math.isclose(peak, H100_BF16_FLOPS)
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -118,7 +132,7 @@ def test_made_inputs_can_be_trained_on(config: ConfigDict, tmp_path: Path, store
     config.stage.objective.kind = "masked_diffusion"
     made = tmp_path / "made"
     made.mkdir()
-    stage = benchmark.stage_on_made_inputs(config, Path(config.stage.data.data_dir), made, stored)
+    stage = stage_on_made_inputs(config, Path(config.stage.data.data_dir), made, stored)
     task, _ = benchmark.TASKS["masked_diffusion"](stage)
     batch = next(task.data)
     info = read_info(stage.data.data_dir)
@@ -144,8 +158,8 @@ def test_a_run_writes_what_it_prints(
 
 
 def test_a_timed_step_is_not_called_an_estimate() -> None:
-    step = benchmark.Step(10.0, 0.1, estimated=False)
-    table = benchmark.markdown(COLLECTING, benchmark.Loading(30.0, 240.0), step, {
+    step = Step(10.0, 0.1, estimated=False)
+    table = markdown(COLLECTING, Loading(30.0, 240.0), step, {
         "device": "cpu", "cores": 2, "load_average_before": 0.0,
     })  # fmt: skip
     assert "estimated" not in table and "timed on cpu" in table and "| 3.0 |" in table
@@ -161,7 +175,7 @@ def test_what_cannot_be_timed_is_refused(config: ConfigDict, tmp_path: Path, key
 @pytest.mark.simulator
 @pytest.mark.slow
 def test_collecting_is_timed_on_the_simulator(config: ConfigDict, tmp_path: Path) -> None:
-    collecting = benchmark.time_collecting({**config.collect.to_dict(), "workers": 2}, 66, tmp_path / "made")
+    collecting = time_collecting({**config.collect.to_dict(), "workers": 2}, 66, tmp_path / "made")
     assert collecting.processes == 2
     assert min(collecting.alone, collecting.together) > 0
     # A difference of two runs' CPU times, NaN where so few frames leave nothing after the start-up is taken off.

@@ -11,10 +11,10 @@ from ml_collections import ConfigDict
 
 from configs.bench import topology as configs
 from configs.slow import modelscope
+from vgen_jax.bench.topology import CheckConfig, Found, Row, exhausted, table_line, topology_mesh
 from vgen_jax.devices.chips import CHIPS, Chip
 from vgen_jax.devices.collectives import Traffic
 from vgen_jax.runs import check_topology
-from vgen_jax.runs.check_topology import Found, Row
 from vgen_jax.types import VgenError
 
 # A UNet of one level, as the TPU's compiler takes its time.
@@ -88,7 +88,7 @@ def test_the_bound_is_the_longer_of_computing_and_sending() -> None:
     assert (found.least_seconds(chip), found.most_mfu(chip)) == (4.0, 0.75)
     sending = found._replace(collectives={"all-reduce": Traffic(1, 40), "all-gather": Traffic(2, 20)})
     assert (sending.sent_bytes, sending.least_seconds(chip), sending.most_mfu(chip)) == (60, 6.0, 0.5)
-    line = check_topology.table_line(Row("v5e:1x2", 2, 1, 1), sending, chip)
+    line = table_line(Row("v5e:1x2", 2, 1, 1), sending, chip)
     assert "| 6 | 50% |" in line and "| yes |" in line
 
 
@@ -100,13 +100,11 @@ def test_the_bound_is_the_longer_of_computing_and_sending() -> None:
     ],
 )
 def test_what_does_not_fit_says_by_how_much(complaint: str) -> None:
-    problem = check_topology.exhausted(f"RESOURCE_EXHAUSTED: Ran out of memory {complaint}")
+    problem = exhausted(f"RESOURCE_EXHAUSTED: Ran out of memory {complaint}")
     assert problem == "needs 20.33G of 15.75G"
-    line = check_topology.table_line(Row("v5e:8x8", 64, 1, 2), Found(problem=problem), CHIPS["TPU v5 lite"])
+    line = table_line(Row("v5e:8x8", 64, 1, 2), Found(problem=problem), CHIPS["TPU v5 lite"])
     assert "**no**: needs 20.33G of 15.75G" in line and "0.00" not in line
-    assert (
-        check_topology.exhausted("RESOURCE_EXHAUSTED: Too much\nat 0x1") == "does not fit: RESOURCE_EXHAUSTED: Too much"
-    )
+    assert exhausted("RESOURCE_EXHAUSTED: Too much\nat 0x1") == "does not fit: RESOURCE_EXHAUSTED: Too much"
 
 
 @pytest.mark.parametrize(
@@ -119,13 +117,13 @@ def test_what_does_not_fit_says_by_how_much(complaint: str) -> None:
 )
 def test_a_mesh_that_cannot_be_is_named(row: Row, named: str) -> None:
     with pytest.raises(VgenError, match=named):
-        check_topology.topology_mesh(row)
+        topology_mesh(row)
 
 
 @pytest.mark.parametrize(("key", "value"), [("effort", "O4"), ("steps", -1)])
 def test_settings_out_of_range_are_refused(key: str, value: str | int) -> None:
     with pytest.raises(VgenError, match=f"check.{key}"):
-        check_topology.CheckConfig(**{"meshes": (), "effort": "", "steps": 0, key: value})
+        CheckConfig(**{"meshes": (), "effort": "", "steps": 0, key: value})
 
 
 @pytest.mark.parametrize("arg", list(configs.MESHES))

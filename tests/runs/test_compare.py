@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 
 from tests import tiny
 from vgen_jax.data.schema import ActionSpace, Command
+from vgen_jax.evaluation.place_encoder import Place
 from vgen_jax.files import media
 from vgen_jax.runs import compare
-from vgen_jax.tasks.place import Place
 from vgen_jax.types import VgenError
 
 NAMES = ("turn", "forward", "strafe")

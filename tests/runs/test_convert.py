@@ -15,11 +15,11 @@ from configs import convert as configs
 from tests import tiny
 from tests.convert import originals
 from vgen_jax.convert import clip, modelscope
+from vgen_jax.files.exports import export, load_export
 from vgen_jax.files.run_folder import RESULTS_FILE
-from vgen_jax.learning.checkpoint import export, load_export
 from vgen_jax.runs import convert
 from vgen_jax.types import VgenError
-from vgen_jax.worlds.slow import AutoencoderConfig, autoencoder_network, load_autoencoder
+from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network, load_autoencoder
 
 
 def run(workdir: Path, variant: str, source: Path, **changes: Any) -> Path:

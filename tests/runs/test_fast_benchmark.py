@@ -13,12 +13,23 @@ from ml_collections import ConfigDict
 
 from configs.bench import fast_learning
 from configs.slow import modelscope
+from vgen_jax.bench.fast_learning import (
+    Cost,
+    FastBenchmarkConfig,
+    Lane,
+    interleaved,
+    largest_program_mib,
+    make_lane,
+    markdown,
+    model_of,
+    named,
+    play,
+)
 from vgen_jax.config import section
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.models.unet_latent import UNet3D
 from vgen_jax.nn.lora import LoraConfig, init_lora
 from vgen_jax.runs import fast_benchmark
-from vgen_jax.runs.fast_benchmark import Cost, FastBenchmarkConfig, Lane
 from vgen_jax.types import VgenError
 from vgen_jax.worlds.memories import MemoryConfig
 
@@ -68,7 +79,7 @@ def test_the_median_of_chunks_that_take_turns(monkeypatch: pytest.MonkeyPatch) -
         "none": lane(clock, "none", itertools.chain(compile_first, [1.0, 50.0, 2.0, 3.0, 2.0]), order),
         "temp_lora": lane(clock, "temp_lora", itertools.chain(compile_first, [4.0] * 5), order),
     }
-    times = fast_benchmark.interleaved(lanes, 5, 2)
+    times = interleaved(lanes, 5, 2)
     assert times == {"none": (3.0, 4.0), "temp_lora": (5.0, 8.0)}
     assert order[4:] == ["temp_lora", "none", "none", "temp_lora"] * 2 + ["temp_lora", "none"]
     assert all(x.videos.closed for x in lanes.values())
@@ -79,19 +90,19 @@ def test_what_a_program_needs_beside_its_arguments_is_counted() -> None:
     side = 2048
     program = jax.jit(lambda x: jnp.sort(jnp.sin(x[:, None] * x[None]), axis=0)[5].sum())
     program(jnp.arange(float(side)))
-    assert fast_benchmark.largest_program_mib() >= side**2 * 4 / 2**20
+    assert largest_program_mib() >= side**2 * 4 / 2**20
 
 
 def test_ratios_are_to_none() -> None:
     costs = {"none": Cost(2.0, 4.0, 100.0, 200.0, 10.0, 20.0), "temp_lora": Cost(3.0, 5.0, 110.0, 300.0, 40.0, 50.0)}
-    results = fast_benchmark.named(costs)
+    results = named(costs)
     assert results["seconds_ratio/temp_lora"] == 1.5 and results["peak_mib_ratio/temp_lora"] == 1.1
     assert results["held_mib_ratio/temp_lora"] == 4.0 and "seconds_ratio/none" not in results
     told = {
         "peak_is_of": "the process", "sampler": "ddim 25 steps", "videos": 1, "chunks": 5, "device": "cpu", "cores": 2,
         "load_average_before": 0.5,
     }  # fmt: skip
-    text = fast_benchmark.markdown(costs, told)
+    text = markdown(costs, told)
     assert "| temp_lora | 3.000 | 1.500 | 5.000 | 1.250 | 110.000 | 1.100 | 300.000 | 1.500 | 40.000 | 4.000 |" in text
     assert "| 50.000 | 2.500 |\n" in text
 
@@ -125,15 +136,15 @@ def test_a_made_model_of_modelscopes_kind_plays(tmp_path: Path) -> None:
     slow, autoencoder = modelscope.TINY
     slow = {**slow, "unet": {**slow["unet"], "dtype": "float32"}}
     raw = {**config, "made": {**config["made"], "slow": slow, "autoencoder": autoencoder, "height": 16, "width": 16}}
-    model = fast_benchmark.model_of(raw)
+    model = model_of(raw)
     kernels = [leaf for leaf in jax.tree.leaves(model.params["unet"]) if leaf.ndim > 1]
     assert all(0.5 < float(leaf.std()) * np.sqrt(np.prod(leaf.shape[:-1])) < 2.0 for leaf in kernels if leaf.size > 99)
     settings = FastBenchmarkConfig(**{**raw["benchmark"], "guidance": 1.0})
     assert set(raw["memories"]) == {"none", "temp_lora_attention"}
     for name in ("none", "temp_lora_attention"):
         memory = section(MemoryConfig, raw["memories"][name], name)
-        lane = fast_benchmark.make_lane(model, settings, Sampler("ddim", 1), memory, tmp_path / name)
-        seconds, _ = fast_benchmark.play(lane)
+        lane = make_lane(model, settings, Sampler("ddim", 1), memory, tmp_path / name)
+        seconds, _ = play(lane)
         chunk = next(lane.chunks)
         lane.videos.close()
         assert seconds > 0 and np.isfinite(chunk.latents_BTHWC).all()

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from configs.bench import memory as configs
+from vgen_jax.bench.footprint import PROGRAMS, Program, Row
 from vgen_jax.config import section
 from vgen_jax.runs import footprint
 from vgen_jax.types import VgenError
-from vgen_jax.worlds.slow import AutoencoderConfig
+from vgen_jax.worlds.autoencoder import AutoencoderConfig
 from vgen_jax.worlds.slow_networks import SlowConfig
 
 SLOW = section(SlowConfig, configs.modelscope.TINY[0], "slow")
@@ -23,14 +24,14 @@ def nbytes(shapes: Any) -> int:
     return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
-def program(what: str, **changes: Any) -> footprint.Program:
+def program(what: str, **changes: Any) -> Program:
     values = {"batch": 2, "frames": 3, "height": 8, "width": 4, "dtype": "float32", "remat": "none", **changes}
-    return footprint.PROGRAMS[what](footprint.Row(what, **values), SLOW, AUTOENCODER)
+    return PROGRAMS[what](Row(what, **values), SLOW, AUTOENCODER)
 
 
 @pytest.mark.slow
 def test_every_row_is_a_program_whose_shapes_fit() -> None:
-    for what in footprint.PROGRAMS:
+    for what in PROGRAMS:
         function, state, batch, donated = program(what)
         out = jax.eval_shape(function, state, batch)
         if donated:

@@ -17,16 +17,15 @@ import safetensors.numpy
 
 from tests import tiny
 from vgen_jax.files import media
+from vgen_jax.files.exports import export
 from vgen_jax.files.run_folder import resolved
 from vgen_jax.files.videos import Videos
-from vgen_jax.learning.checkpoint import export
 from vgen_jax.learning.slow import Preempted
 from vgen_jax.runs import generate
-from vgen_jax.runs.generate import Unfinished
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network
 from vgen_jax.worlds.memories import MEMORY_FILE
-from vgen_jax.worlds.resume import STATE_FILE
-from vgen_jax.worlds.slow import AutoencoderConfig, autoencoder_network
+from vgen_jax.worlds.resume import STATE_FILE, Unfinished
 from vgen_jax.worlds.slow_networks import TextConfig, denoiser
 
 FRAMES = 6

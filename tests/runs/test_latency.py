@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from configs.bench import latency as configs
+from vgen_jax.bench.fast_learning import Lane
+from vgen_jax.bench.latency import Wait, markdown, timed
 from vgen_jax.files.run_folder import resolved
 from vgen_jax.runs import latency
-from vgen_jax.runs.fast_benchmark import Lane
-from vgen_jax.runs.latency import Wait
 from vgen_jax.types import VgenError
 
 
@@ -22,7 +22,7 @@ def test_the_median_and_the_slowest_after_the_warm_up(monkeypatch: pytest.Monkey
         steps: Lane(times, SimpleNamespace(close=lambda: closed.append(1)), lambda: (1, 0))
         for steps, times in seconds.items()
     }
-    assert latency.timed(lanes, 3, 2) == {4: Wait(2.0, 7.0, 0), 25: Wait(6.0, 9.0, 0)}
+    assert timed(lanes, 3, 2) == {4: Wait(2.0, 7.0, 0), 25: Wait(6.0, 9.0, 0)}
     assert len(closed) == 2
 
 
@@ -30,7 +30,7 @@ def test_what_a_player_notices() -> None:
     machine = {
         "device": "cpu", "cores": 2, "load_average_before": 0.1, "chunks": 3, "chunk_shows_seconds": 0.5,
     }  # fmt: skip
-    table = latency.markdown({10: Wait(0.25, 0.4, 0)}, machine, future=4)
+    table = markdown({10: Wait(0.25, 0.4, 0)}, machine, future=4)
     assert "| 10 | 250 | 400 | 16.0 | 2.00 |" in table
 
 

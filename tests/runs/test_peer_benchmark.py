@@ -15,10 +15,11 @@ from flax import traverse_util
 from configs.bench import peers as configs
 from tests import tiny
 from vgen_jax.bench.peers.pixel_unet import PixelUNet
+from vgen_jax.bench.peers.settings import Lane, PeerConfig
+from vgen_jax.bench.peers.timing import Cost, interleaved, named, table_lines
 from vgen_jax.devices.chips import Chip
 from vgen_jax.models import unet_pixel
 from vgen_jax.runs import peer_benchmark
-from vgen_jax.runs.peer_benchmark import Cost, Lane
 from vgen_jax.types import VgenError
 
 SHAPE = {"out_channels": 3, "dim": 8, "mults": (1, 2), "heads": 2, "head_dim": 8}
@@ -94,7 +95,7 @@ def test_sides_take_turns_after_their_warm_up(monkeypatch: pytest.MonkeyPatch) -
         return Lane(call, lambda: None)
 
     monkeypatch.setattr(peer_benchmark.time, "perf_counter", lambda: now[0])
-    costs = peer_benchmark.interleaved({name: lane(name) for name in seconds}, 3)
+    costs = interleaved({name: lane(name) for name in seconds}, 3)
     assert costs == {"vgen_jax": Cost(60.0, 2.0, None), "PyTorch": Cost(30.0, 4.0, None)}
     assert "".join(calls) == "vPvPPvvPPv"
 
@@ -102,9 +103,9 @@ def test_sides_take_turns_after_their_warm_up(monkeypatch: pytest.MonkeyPatch) -
 def test_ratios_and_mfu() -> None:
     costs = {"vgen_jax": Cost(5.0, 0.5, 100.0), "PyTorch": Cost(1.0, 1.0, None)}
     chip = Chip(flops=8e12, memory=1)
-    found = peer_benchmark.named("train", costs, int(4e12), chip, 2)
+    found = named("train", costs, int(4e12), chip, 2)
     assert found["train/speed_over_pytorch"] == 2.0 and math.isclose(found["train/vgen_jax/mfu"], 0.5)
-    ours, theirs = peer_benchmark.table_lines("train", costs, int(4e12), chip, 2)
+    ours, theirs = table_lines("train", costs, int(4e12), chip, 2)
     assert "| 500.0 | 2.00 | 5.0 | 8 | 50.0% | 100 |" in ours and "| 1.00 |" in theirs
 
 
@@ -113,12 +114,12 @@ def test_ratios_and_mfu() -> None:
 )
 def test_what_cannot_be_timed_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(VgenError, match="peer\\."):
-        peer_benchmark.PeerConfig(**{**configs.VARIANTS["modelscope_small"][0], **changes})
+        PeerConfig(**{**configs.VARIANTS["modelscope_small"][0], **changes})
 
 
 def test_every_variant_asks_for_what_it_names() -> None:
     for settings, _ in configs.VARIANTS.values():
-        peer_benchmark.PeerConfig(**settings)
+        PeerConfig(**settings)
     cpu = configs.VARIANTS["vizdoom"][0]
     assert (cpu["frames"], cpu["height"], cpu["channels"]) == (6, 8, 64)
     assert jnp.dtype(configs.VARIANTS["pixel"][0]["dtype"]) == jnp.bfloat16

@@ -20,17 +20,19 @@ from tests.worlds.test_memories import FAST, FUTURE, PAST, SIZE, model  # noqa: 
 from vgen_jax.config import section
 from vgen_jax.data.records import INFO_FILE, EpisodeSource, EpisodeWriter, shard_name, write_text
 from vgen_jax.data.schema import Episode
+from vgen_jax.evaluation.place_encoder import Place
 from vgen_jax.evaluation.revisit import paths as revisit_paths
 from vgen_jax.evaluation.revisit import report as revisit_report
 from vgen_jax.evaluation.revisit.cells import Cell, load_cell, save_cell
+from vgen_jax.evaluation.revisit.measurement import RevisitConfig, contenders_of
 from vgen_jax.evaluation.revisit.scores import clearly_better, compared, metric_names, score
 from vgen_jax.metrics.features import FeatureNet
 from vgen_jax.runs import revisit
 from vgen_jax.simulators import paths as scripts
-from vgen_jax.tasks.place import Place
 from vgen_jax.types import Array, Key, Past, Recalled, VgenError, VideoBatch
+from vgen_jax.worlds.autoencoder import Autoencoder
 from vgen_jax.worlds.rollout import rollout
-from vgen_jax.worlds.slow import Autoencoder, SlowModel
+from vgen_jax.worlds.slow import SlowModel
 
 LENGTH, PATHS, FACTOR = 12, 4, tiny.SIZE // SIZE
 TURN = np.concatenate([np.arange(0, 91, 15), np.arange(75, -1, -15)])  # away for three chunks, and back
@@ -293,7 +295,7 @@ def test_published_networks_score_beside_the_place_encoder(
 def test_missing_paths_name_the_command(tmp_path: Path, data_dir: Path) -> None:
     for folder, length in ((tmp_path, LENGTH), (data_dir, 64)):
         wanted = config(folder)
-        settings = section(revisit.RevisitConfig, {**wanted.revisit, "lengths": (length,)}, "revisit")
+        settings = section(RevisitConfig, {**wanted.revisit, "lengths": (length,)}, "revisit")
         with pytest.raises(VgenError, match=f"split revisit_{length}: .*configs/data/revisit.py --workdir={folder}"):
             revisit.open_paths(wanted, settings)
 
@@ -311,7 +313,7 @@ def test_missing_paths_are_recorded_where_the_config_says_how(
     wanted = config(tmp_path / "paths")
     with wanted.unlocked():
         wanted.collect = ConfigDict({"run": "collect_paths"})
-    settings = section(revisit.RevisitConfig, wanted.revisit.to_dict(), "revisit")
+    settings = section(RevisitConfig, wanted.revisit.to_dict(), "revisit")
     for _ in range(2):
         assert len(revisit.open_paths(wanted, settings)[LENGTH]) == PATHS
     assert started == ["collect_paths"]
@@ -339,20 +341,20 @@ def test_too_few_or_too_short_paths_are_refused(slow: SlowModel, data_dir: Path)
 )
 def test_settings_that_cannot_be_are_refused(data_dir: Path, change: dict, message: str) -> None:
     with pytest.raises(VgenError, match=message):
-        section(revisit.RevisitConfig, {**config(data_dir).revisit.to_dict(), **change}, "revisit")
+        section(RevisitConfig, {**config(data_dir).revisit.to_dict(), **change}, "revisit")
 
 
 @pytest.mark.parametrize("variant", sorted(benchmark.VARIANTS))
 def test_the_configs_are_whole(variant: str) -> None:
     """And a flag for one memory changes no other."""
     found = benchmark.get_config(variant)
-    settings = section(revisit.RevisitConfig, found.revisit.to_dict(), "revisit")
-    before = revisit.contenders_of(found.memories.to_dict(), settings)
+    settings = section(RevisitConfig, found.revisit.to_dict(), "revisit")
+    before = contenders_of(found.memories.to_dict(), settings)
     changed = next(name for name in before if name in ("temp_lora", "centre"))
     found.memories[changed].memory.temp_lora.lora.rank = 7
-    after = revisit.contenders_of(found.memories.to_dict(), settings)
+    after = contenders_of(found.memories.to_dict(), settings)
     assert {name for name in before if before[name] != after[name]} == {changed}
-    some = revisit.contenders_of(found.memories.to_dict(), dataclasses.replace(settings, memories=(changed, "none")))
+    some = contenders_of(found.memories.to_dict(), dataclasses.replace(settings, memories=(changed, "none")))
     assert list(some) == ["none", changed] and some[changed] == after[changed]
     lengths = {f"{settings.split}_{length}" for length in settings.lengths}
     assert lengths <= set(found.collect.splits) and found.collect.splits[min(lengths)].episodes >= settings.paths

@@ -11,18 +11,13 @@ import pytest
 
 from tests import tiny
 from vgen_jax.config import section
+from vgen_jax.files.exports import digest, export
 from vgen_jax.files.run_folder import resolved
-from vgen_jax.learning.checkpoint import digest, export
-from vgen_jax.runs.train import (
-    autoencoder_task,
-    diffusion_task,
-    latent_scale,
-    latents_folder,
-    pipeline_config,
-    slow_config,
-)
+from vgen_jax.runs.train import latents_folder, pipeline_config
+from vgen_jax.tasks.autoencoder import autoencoder_task, latent_scale
+from vgen_jax.tasks.masked_diffusion import diffusion_task, slow_config
 from vgen_jax.types import VgenError
-from vgen_jax.worlds.slow import AutoencoderConfig, autoencoder_network
+from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network
 from vgen_jax.worlds.slow_networks import SlowConfig
 
 SHAPE = AutoencoderConfig(

@@ -11,14 +11,8 @@ from configs.eval import action_predictor
 from tests import tiny
 from vgen_jax.data.batches import PipelineConfig
 from vgen_jax.data.records import EpisodeSource
-from vgen_jax.learning.checkpoint import export
-from vgen_jax.metrics.action_error import action_scores
-from vgen_jax.metrics.features import extractor
-from vgen_jax.objectives.action import ActionTarget
-from vgen_jax.runs import train
-from vgen_jax.tasks.action import (
+from vgen_jax.evaluation.action_predictor import (
     ActionConfig,
-    action_target,
     distance_net,
     frames_net,
     load_action_reader,
@@ -26,6 +20,12 @@ from vgen_jax.tasks.action import (
     predictor_network,
     steps_net,
 )
+from vgen_jax.files.exports import export
+from vgen_jax.metrics.action_error import action_scores
+from vgen_jax.metrics.features import extractor
+from vgen_jax.objectives.action import ActionTarget
+from vgen_jax.runs import train
+from vgen_jax.tasks.action import action_target
 from vgen_jax.types import VgenError
 
 SHAPE = ActionConfig((8, 8), 1, 16, 1, 4, "float32")

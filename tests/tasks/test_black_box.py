@@ -18,9 +18,9 @@ from vgen_jax import runs
 from vgen_jax.black_box.ask import from_ask
 from vgen_jax.black_box.client import Remote
 from vgen_jax.config import section
+from vgen_jax.files.exports import export, load_export
 from vgen_jax.files.log import METRICS_FILE, read_metrics
 from vgen_jax.files.run_folder import resolved
-from vgen_jax.learning.checkpoint import export, load_export
 from vgen_jax.runs import check_data
 from vgen_jax.runs.serve import ServeConfig, make_server
 from vgen_jax.tasks.black_box import remote_task

@@ -17,14 +17,16 @@ from vgen_jax import runs
 from vgen_jax.convert import modelscope
 from vgen_jax.data.text import encode_text
 from vgen_jax.files import media
+from vgen_jax.files.exports import load_export
 from vgen_jax.files.run_folder import resolved
-from vgen_jax.learning.checkpoint import load_export
 from vgen_jax.runs import embed_texts
 from vgen_jax.tasks.finetune import sliced
 from vgen_jax.types import VgenError
 from vgen_jax.worlds import pretrained
+from vgen_jax.worlds.autoencoder import load_autoencoder
 from vgen_jax.worlds.rollout import ChunkAction
-from vgen_jax.worlds.slow import frame_size, load_autoencoder, load_slow_model
+from vgen_jax.worlds.slow import frame_size, load_slow_model
+from vgen_jax.worlds.texts import checked, text_table, with_texts
 
 TOKENS = 24
 SMALL = {
@@ -140,7 +142,7 @@ def test_only_new_texts_need_the_tower(out: Path, monkeypatch: pytest.MonkeyPatc
     embed = embed_texts.text_embeddings
     monkeypatch.setattr(embed_texts, "text_embeddings", lambda f, texts: asked.extend(texts) or embed(f, texts))
     tokens = [encode_text(text, TOKENS) for text in ("go", "fly")]
-    found = embed_texts.text_table(out / "theirs", np.stack(tokens), table)
+    found = text_table(out / "theirs", np.stack(tokens), table)
     assert asked == ["fly"] and len(found["token"]) == 3
 
 
@@ -165,9 +167,9 @@ def test_what_cannot_be_fine_tuned_is_named(out: Path, changes: dict[str, Any], 
 def test_a_text_that_was_not_announced_is_refused(out: Path) -> None:
     model = load_slow_model(out / "flax" / "export")
     length = model.config.text.max_length
-    model = embed_texts.with_texts(model, out / "theirs", [encode_text("go", length)])
+    model = with_texts(model, out / "theirs", [encode_text("go", length)])
     actions = [ChunkAction(text, encode_text(text, length), None) for text in ("go", "fly")]
-    stream = embed_texts.checked(model, actions)
+    stream = checked(model, actions)
     assert next(stream).text == "go"
     with pytest.raises(VgenError, match="'fly' has no embedding: announce it in generate.actions"):
         next(stream)

@@ -11,10 +11,10 @@ from ml_collections import ConfigDict
 
 from configs.eval import place_encoder
 from tests import tiny
+from vgen_jax.evaluation.place_encoder import SLICE, PlaceConfig, load_place, place_network
+from vgen_jax.files.exports import export
 from vgen_jax.files.run_folder import resolved
-from vgen_jax.learning.checkpoint import export
 from vgen_jax.runs import evaluate_place, train
-from vgen_jax.tasks.place import SLICE, PlaceConfig, load_place, place_network
 from vgen_jax.types import VgenError
 
 SHAPE = PlaceConfig((8, 8), 1, 8, 4, "float32")

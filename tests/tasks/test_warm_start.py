@@ -11,10 +11,11 @@ from ml_collections import ConfigDict
 
 from configs import common
 from tests import tiny
-from vgen_jax.learning.checkpoint import export
-from vgen_jax.runs.train import TASKS
+from vgen_jax.files.exports import export
+from vgen_jax.tasks.registry import TASKS
 from vgen_jax.types import VgenError
-from vgen_jax.worlds.slow import AutoencoderConfig, autoencoder_network, load_slow_model
+from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network
+from vgen_jax.worlds.slow import load_slow_model
 from vgen_jax.worlds.slow_networks import denoiser
 
 SHAPE = AutoencoderConfig(

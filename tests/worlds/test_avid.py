@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 
 from tests import tiny
 from vgen_jax.diffusion.schedules import Schedule
-from vgen_jax.learning.checkpoint import digest, export
+from vgen_jax.files.exports import digest, export
 from vgen_jax.learning.slow import TrainConfig, make_update
 from vgen_jax.learning.state import OptimizerConfig, init_state, make_optimizer
 from vgen_jax.objectives.adapter import AdapterLoss, adapter

@@ -18,7 +18,7 @@ from vgen_jax.data.text import encode_text
 from vgen_jax.diffusion.prediction import KINDS
 from vgen_jax.diffusion.samplers import Sampler, walk
 from vgen_jax.diffusion.schedules import Schedule
-from vgen_jax.learning.checkpoint import export
+from vgen_jax.files.exports import export
 from vgen_jax.learning.slow import TrainConfig, make_update
 from vgen_jax.learning.state import OptimizerConfig, init_state, make_optimizer
 from vgen_jax.nn.embeddings import ActionEmbedding, ActionFeatures

@@ -22,6 +22,7 @@ from vgen_jax.nn.lora import LoraConfig, init_lora, kernel_shapes, merge
 from vgen_jax.types import Array, Condition, Params, Prediction, VgenError
 from vgen_jax.worlds import memories
 from vgen_jax.worlds.rollout import ChunkAction, Generated, Start, fresh_memory, rollout
+from vgen_jax.worlds.sampling import chunk_sampler, with_adapter
 from vgen_jax.worlds.slow import SlowModel
 from vgen_jax.worlds.slow_networks import Denoiser, denoiser
 
@@ -66,7 +67,7 @@ class Rollouts:
     def __init__(self, model: SlowModel, name: str, guidance: float = 1.0, **changes: Any):
         config = config_of(name, **changes)
         self.memory, self.updates = memories.make_memory(config, model, PAST, FUTURE)
-        self._sample, self.samplers = memories.chunk_sampler(model, SAMPLER, guidance, FUTURE, config.sampling)
+        self._sample, self.samplers = chunk_sampler(model, SAMPLER, guidance, FUTURE, config.sampling)
 
     def __call__(self, chunks: int, ids: tuple[int, ...] = (4, 9), m: Any = None) -> list[Generated]:
         steps = rollout(self._sample, self.memory, start(ids), stream(chunks), FUTURE, RNG, m)
@@ -121,7 +122,7 @@ def test_merged_and_intercepted_adapters_give_the_same_video(model: SlowModel, g
 
 def test_a_long_rollout_holds_no_more_than_a_short_one(model: SlowModel, temp_lora: Rollouts) -> None:
     held = []
-    sample_chunk, _ = memories.chunk_sampler(model, SAMPLER, 1.0, FUTURE)
+    sample_chunk, _ = chunk_sampler(model, SAMPLER, 1.0, FUTURE)
     for n, _ in enumerate(rollout(sample_chunk, temp_lora.memory, start(), stream(40), FUTURE, RNG)):
         if n % 4 == 0:  # to collect takes longer than a chunk
             gc.collect()
@@ -186,8 +187,8 @@ def test_every_layer_of_the_real_network_can_be_adapted(remat: str) -> None:
     def predict(params: Params) -> tuple[Array, Params]:
         lora = init_lora(params["unet"], LoraConfig(2, 0.0, ""), jax.random.key(0))
         condition = networks.embed(params, batch)
-        adapted = memories.with_adapter(model, lora).denoiser.predict
-        return adapted(params, batch.video_BTHWC, jnp.zeros(2, int), condition).value, memories.merged(params, lora)
+        adapted = with_adapter(model, lora).denoiser.predict
+        return adapted(params, batch.video_BTHWC, jnp.zeros(2, int), condition).value, merged(params, lora)
 
     value, merged = jax.eval_shape(predict, params)
     assert value.shape == batch.video_BTHWC.shape
@@ -206,7 +207,7 @@ def test_a_fresh_adapter_changes_nothing_in_the_real_network(rng: Array) -> None
 
     @tiny.jit
     def predict(params: Params, lora: Any) -> Array:
-        adapted = model if lora is None else memories.with_adapter(model, lora)
+        adapted = model if lora is None else with_adapter(model, lora)
         return adapted.denoiser.predict(params, batch.video_BTHWC, jnp.full(1, 7), condition).value
 
     np.testing.assert_array_equal(predict(params, lora), predict(params, None))

@@ -11,17 +11,10 @@ import pytest
 
 from tests import tiny
 from vgen_jax.config import section
-from vgen_jax.learning.checkpoint import EXPORT_CONFIG, export
+from vgen_jax.files.exports import EXPORT_CONFIG, export
 from vgen_jax.types import Condition, VgenError
-from vgen_jax.worlds.slow import (
-    AutoencoderConfig,
-    SlowModel,
-    action_width,
-    autoencoder_network,
-    frame_size,
-    guided_predictor,
-    load_slow_model,
-)
+from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network
+from vgen_jax.worlds.slow import SlowModel, action_width, frame_size, guided_predictor, load_slow_model
 from vgen_jax.worlds.slow_networks import Denoiser, TextConfig, denoiser, dtype_of
 
 

@@ -21,14 +21,15 @@ from vgen_jax.data.batches import PipelineConfig
 from vgen_jax.data.records import INFO_FILE, EpisodeWriter, shard_name, write_text
 from vgen_jax.data.schema import ActionSpace, Command, DatasetInfo, Episode, TextSpan
 from vgen_jax.data.text import encode_text
-from vgen_jax.learning.checkpoint import export
-from vgen_jax.runs.embed_texts import window_tokens
-from vgen_jax.runs.encode import encode_data
+from vgen_jax.files.exports import export
 from vgen_jax.tasks.inputs import pipeline_config
 from vgen_jax.types import Array, VgenError
 from vgen_jax.worlds import pretrained
-from vgen_jax.worlds.slow import AutoencoderConfig, SlowModel, autoencoder_network, autoencoder_of, load_autoencoder
+from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network, autoencoder_of, load_autoencoder
+from vgen_jax.worlds.latents import encode_data
+from vgen_jax.worlds.slow import SlowModel
 from vgen_jax.worlds.slow_networks import SlowConfig, denoiser
+from vgen_jax.worlds.texts import window_tokens
 
 MADE = ("autoencoder", "masked_diffusion", "finetune")  # objectives that inputs can be made for
 SCENE = "made/0"

@@ -1,7 +1,7 @@
 """Folders of converted networks, as the run ``convert`` writes them.
 
 A network's folder holds ``model.safetensors`` with the names and layouts of the networks here and ``config.json`` with
-its fields (see ``learning.checkpoint.load_export``). A pipeline's folder holds one for each of its networks under the
+its fields (see ``files.exports.load_export``). A pipeline's folder holds one for each of its networks under the
 names that diffusers gives them, beside its tokenizer and its scheduler.
 """
 
@@ -16,7 +16,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from vgen_jax.convert import files
-from vgen_jax.learning.checkpoint import check_matches
+from vgen_jax.files.exports import check_matches
 from vgen_jax.types import Params, VgenError
 
 STEM = "model"

@@ -1,4 +1,4 @@
-"""The networks that ``evaluate_videos`` needs: those of published checkpoints, and those that were trained here."""
+"""The networks that score videos: those of published checkpoints, and those that were trained here."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +10,19 @@ from ml_collections import ConfigDict
 
 from vgen_jax.config import section
 from vgen_jax.convert import feature_nets
+from vgen_jax.evaluation.action_predictor import (
+    ActionReader,
+    distance_net,
+    frames_net,
+    load_action_reader,
+    perceptual_net,
+    steps_net,
+)
+from vgen_jax.evaluation.place_encoder import PlaceConfig, place_network
 from vgen_jax.evaluation.scoring import FD_ACTION, FD_FRAMES, FD_PLACE, LPIPS_ACTION, OF_ACTIONS, RATIO, ActionTest
-from vgen_jax.learning.checkpoint import check_matches, digest, load_export
+from vgen_jax.files.exports import check_matches, digest, load_export
 from vgen_jax.metrics.features import FeatureNet
-from vgen_jax.objectives.autoencoder import to_unit
-from vgen_jax.tasks.action import ActionReader, distance_net, frames_net, load_action_reader, perceptual_net, steps_net
-from vgen_jax.tasks.place import PlaceConfig, place_network
+from vgen_jax.nn.pixels import to_unit
 from vgen_jax.types import Array, Params, VgenError
 
 OF_PLACES = {FD_PLACE: "fd_", "src_place_vizdoom": "src_"}  # metric -> what is left of it without the encoder's name

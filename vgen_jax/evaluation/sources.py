@@ -6,7 +6,6 @@ that is there already is not made again, so a run that was stopped goes on.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from ml_collections import ConfigDict
 
 from vgen_jax.data.batches import choose_windows
 from vgen_jax.data.records import INFO_FILE, EpisodeSource
@@ -23,16 +21,15 @@ from vgen_jax.data.text import encode_text, join_texts
 from vgen_jax.data.windows import Window, WindowIndex, future_texts
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.evaluation.clips import write_clip
+from vgen_jax.files.exports import EXPORT_WEIGHTS, digest
 from vgen_jax.files.log import progress
-from vgen_jax.files.run_folder import CONFIG_FILE
-from vgen_jax.learning.checkpoint import EXPORT_CONFIG, EXPORT_WEIGHTS, digest
-from vgen_jax.runs.embed_texts import with_texts
-from vgen_jax.runs.export import export_newest
 from vgen_jax.types import VgenError
 from vgen_jax.worlds import pretrained
-from vgen_jax.worlds.memories import MemoryConfig, chunk_sampler, make_memory
+from vgen_jax.worlds.memories import MemoryConfig, make_memory
 from vgen_jax.worlds.rollout import ChunkAction, Start, rollout
+from vgen_jax.worlds.sampling import chunk_sampler
 from vgen_jax.worlds.slow import SlowModel, action_width, frame_size, load_slow_model
+from vgen_jax.worlds.texts import with_texts
 
 CHECKPOINTS = "checkpoints"
 
@@ -101,32 +98,6 @@ def is_model(folder: str) -> bool:
     path = Path(folder)
     exported = (path / EXPORT_WEIGHTS).is_file() or (path / "export" / EXPORT_WEIGHTS).is_file()
     return exported or (path / CHECKPOINTS).is_dir() or pretrained.is_pipeline(path)
-
-
-def model_folder(folder: str, workdir: Path) -> Path:
-    """The export of a model: itself, that of a training, or the newest checkpoint's, written to ``workdir/model``.
-
-    Raises:
-        VgenError: a training that has left no checkpoint, or a folder that is no model's.
-    """
-    path = Path(folder)
-    if (path / EXPORT_WEIGHTS).is_file() or pretrained.is_pipeline(path):
-        return path
-    if (path / "export" / EXPORT_WEIGHTS).is_file():
-        return path / "export"
-    if not (path / CHECKPOINTS).is_dir() or not (path / CONFIG_FILE).is_file():
-        lacks = next(name for name in (EXPORT_CONFIG, EXPORT_WEIGHTS) if not (path / name).is_file())
-        raise VgenError(
-            f"{path / lacks} is missing, so {folder} is no model: give an export, or the work directory of a training"
-        )
-    target = workdir / "model"
-    if jax.process_count() > 1:
-        raise VgenError(
-            f"{folder} has no export yet, which several processes cannot write: run it with run=export first"
-        )
-    if not (target / EXPORT_CONFIG).is_file():
-        export_newest(ConfigDict(json.loads((path / CONFIG_FILE).read_text())), path, target)
-    return target
 
 
 def recorded(folder: str, config: WindowsConfig) -> Recorded:

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from vgen_jax.data.records import INFO_FILE
-from vgen_jax.learning.checkpoint import EXPORT_CONFIG, export, load_export
+from vgen_jax.files.exports import EXPORT_CONFIG, export, load_export
 from vgen_jax.types import VgenError
 
 PREFIX = "asset:"

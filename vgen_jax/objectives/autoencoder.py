@@ -8,19 +8,10 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from vgen_jax.nn.pixels import to_unit
 from vgen_jax.types import Array, Key, Objective, Params, VideoBatch
 
 Reconstruct = Callable[[Params, Array, Key], tuple[Array, Array, Array]]
-
-
-def to_unit(frames: Array) -> Array:
-    """uint8 frames in [0, 255] to float32 in [-1, 1]."""
-    return frames.astype(jnp.float32) / 127.5 - 1.0
-
-
-def from_unit(frames: Array) -> Array:
-    """float frames in [-1, 1] to uint8, rounded and clipped."""
-    return jnp.clip(jnp.round((frames + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
 
 
 def autoencoder(reconstruct: Reconstruct, kl_weight: float) -> Objective:

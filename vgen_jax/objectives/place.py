@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from vgen_jax.objectives.autoencoder import to_unit
+from vgen_jax.nn.pixels import to_unit
 from vgen_jax.types import Array, Key, Objective, Params, VgenError
 
 SHARP = 0.3  # pixels: a blur that changes next to nothing

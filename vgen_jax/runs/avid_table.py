@@ -8,24 +8,30 @@ windows. Left in the work directory: ``table.md``, ``results.json``, ``claims.md
 pictures of masks, ``report.html``.
 """
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from vgen_jax.config import section
-from vgen_jax.data.text import encode_text, join_texts
-from vgen_jax.data.windows import future_texts
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.evaluation import sources
 from vgen_jax.evaluation.avid import clips as avid_clips
 from vgen_jax.evaluation.avid import masks as avid_masks
 from vgen_jax.evaluation.avid.claims import Claim, claims
-from vgen_jax.evaluation.clips import Clips, Cut, check_alike
+from vgen_jax.evaluation.avid.table import (
+    Setting,
+    TableConfig,
+    TuneConfig,
+    best_weight,
+    has_mask,
+    masks_of,
+    scored,
+    source_of,
+)
+from vgen_jax.evaluation.clips import Cut
 from vgen_jax.evaluation.comparison import (
     COMPARED,
     FREE,
@@ -34,58 +40,17 @@ from vgen_jax.evaluation.comparison import (
     Result,
     markdown,
     normalised,
-    read_result,
     table,
 )
-from vgen_jax.evaluation.networks import Nets, load_nets
-from vgen_jax.evaluation.scoring import ScoreConfig, score
+from vgen_jax.evaluation.networks import load_nets
+from vgen_jax.evaluation.scoring import ScoreConfig
 from vgen_jax.files import media, report
 from vgen_jax.files.run_folder import keep_config, write_results
-from vgen_jax.runs.evaluate_videos import SCORES_FILE, contract
 from vgen_jax.types import VgenError
-from vgen_jax.worlds.avid import Base, Method, load_base, load_method
+from vgen_jax.worlds.avid import load_base
 
-TABLE_FILE, CLAIMS_FILE, WEIGHTS_FILE = "table.md", "claims.md", "weights.json"
+TABLE_FILE, CLAIMS_FILE = "table.md", "claims.md"
 SHOWN_CLIPS = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class TuneConfig:
-    """How weights are chosen.
-
-    Attributes:
-        metric: a distance, smaller is better.
-        windows: the clips they are chosen on, of ``tune_data``.
-    """
-
-    metric: str
-    windows: sources.WindowsConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class TableConfig:
-    """Attributes:
-    draws, seed: of every bootstrap.
-    mask_clips: clips whose masks are averaged.
-    """
-
-    draws: int
-    seed: int
-    mask_clips: int
-
-
-class Setting(NamedTuple):
-    """All that every method is measured by."""
-
-    base: Base
-    sampler: Sampler
-    generate: avid_clips.GenerateConfig
-    score: ScoreConfig
-    cut: Cut
-    nets: Nets
-    workdir: Path
-    codec: avid_clips.Codec
-    token_length: int
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -107,7 +72,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         config.token_length,
     )
     windows = section(sources.WindowsConfig, config.windows, "windows")
-    test = _source(config.test_data, windows, workdir / "clips" / "real", at)
+    test = source_of(config.test_data, windows, workdir / "clips" / "real", at)
     training: avid_clips.Source | None = None
     results: dict[str, Result] = {}
     sizes, weights = {}, {}
@@ -121,87 +86,15 @@ def run(config: ConfigDict, workdir: Path) -> None:
         weight = 0.0
         if chosen.weights:
             if training is None:
-                training = _source(config.tune_data, tune.windows, workdir / "tune" / "real", at)
-            weight = weights[name] = _best_weight(name, entry, training, tune.metric, at)
+                training = source_of(config.tune_data, tune.windows, workdir / "tune" / "real", at)
+            weight = weights[name] = best_weight(name, entry, training, tune.metric, at)
         folder = workdir / "clips" / name
         avid_clips.write_clips(entry, weight, test, at.sampler, at.base.world.schedule, at.generate, folder)
-        results[name] = _scored(name, chosen.label, weight, folder, at)
+        results[name] = scored(name, chosen.label, weight, folder, at)
         sizes[name] = entry.trained
-        if masks is None and method is not None and method.parts is not None and _has_mask(Path(chosen.dir)):
-            masks = _masks(Path(chosen.dir), method, test, settings.mask_clips, at)
+        if masks is None and method is not None and method.parts is not None and has_mask(Path(chosen.dir)):
+            masks = masks_of(Path(chosen.dir), method, test, settings.mask_clips, at)
     _write(config, workdir, settings, results, sizes, weights, masks, test)
-
-
-def _source(folder: str, windows: sources.WindowsConfig, target: Path, at: Setting) -> avid_clips.Source:
-    """The recorded windows, cut into ``target``."""
-    if windows.past != at.base.world.past or windows.action != at.base.world.actions:
-        raise VgenError(
-            f"windows open with {windows.past} frames and {windows.action} actions but the base knows "
-            f"{at.base.world.past} and {at.base.world.actions}: set windows.past and windows.action"
-        )
-    data = sources.recorded(folder, windows)
-    sources.write_recorded(data, target)
-    space = data.source.info.action_spaces[windows.action]
-    token_NL = tokens_of(data, at.token_length) if at.token_length else None
-    return avid_clips.Source(target, windows.past, space, at.generate.seed, at.codec, token_NL)
-
-
-def tokens_of(data: sources.Recorded, length: int) -> np.ndarray:
-    """The texts of the windows, as trainings read them, int32 (N, length)."""
-    texts = [
-        future_texts(data.source.head(window.episode).texts, window.boundary, data.config.frames)
-        for window in data.windows
-    ]
-    return np.stack([encode_text(join_texts(several), length) for several in texts])
-
-
-def _best_weight(name: str, entry: avid_clips.Entry, source: avid_clips.Source, metric: str, at: Setting) -> float:
-    """The weight whose clips come closest to the recorded ones."""
-    path = at.workdir / "tune" / name / WEIGHTS_FILE
-    found: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
-    only = dataclasses.replace(at.score, metrics=(metric,))
-    for weight in entry.config.weights:
-        if str(weight) in found:
-            continue
-        folder = at.workdir / "tune" / name / str(weight)
-        schedule = at.base.world.schedule
-        avid_clips.write_clips(entry, weight, source, at.sampler, schedule, at.generate, folder)
-        real, made = Clips(at.workdir / "tune" / "real", "real", at.cut), Clips(folder, "generated", at.cut)
-        found[str(weight)] = score(real, made, only, at.nets.features).results[metric]
-        path.write_text(json.dumps(found, indent=2) + "\n")
-    return min(entry.config.weights, key=lambda weight: found[str(weight)])
-
-
-def _scored(name: str, label: str, weight: float, folder: Path, at: Setting) -> Result:
-    """Scores a folder of clips, or reads the scores that are there."""
-    target = at.workdir / "scores" / name
-    if not (target / "results.json").is_file():
-        real, made = Clips(at.workdir / "clips" / "real", "real", at.cut), Clips(folder, "generated", at.cut)
-        check_alike(real, made, at.score.paired)
-        features = at.nets.with_steps(real.shape[0] + (at.cut.skip > 0))
-        found = score(real, made, at.score, features, at.nets.test)
-        target.mkdir(parents=True, exist_ok=True)
-        rows: dict[str, Any] = dict(found.rows)
-        np.savez(target / SCORES_FILE, **rows)
-        sampler = f"{at.sampler.kind} {at.sampler.steps} steps eta {at.sampler.eta} weight {weight}"
-        agreed = {**contract(real, made, at.score, features), "sampler": sampler, "seed": str(at.generate.seed)}
-        write_results(target, {**found.results, "contract": agreed})
-        print(f"{label}: " + ", ".join(f"{k} {found.results[k]:.4g}" for k in at.score.metrics), flush=True)
-    return read_result(target)
-
-
-def _has_mask(folder: Path) -> bool:
-    """Whether the method of an export mixes by a mask."""
-    return bool(json.loads((folder / "config.json").read_text())["method"]["mask"])
-
-
-def _masks(
-    folder: Path, method: Method, source: avid_clips.Source, count: int, at: Setting
-) -> tuple[avid_masks.Masks, tuple[Path, Path]]:
-    _, _, params = load_method(folder, at.base)
-    numbers = list(range(min(count, len(source.paths))))
-    found = avid_masks.masks(method, params, source, numbers, at.sampler, at.base.world.schedule)
-    return found, avid_masks.write_masks(found, source, numbers, at.workdir / "samples")
 
 
 def _write(

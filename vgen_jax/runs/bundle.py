@@ -14,9 +14,9 @@ from ml_collections import ConfigDict
 
 from vgen_jax.config import section
 from vgen_jax.files.assets import ASSETS, PREFIX, write_asset
+from vgen_jax.files.exports import EXPORT_WEIGHTS, digest, load_export
 from vgen_jax.files.log import METRICS_FILE, read_metrics
 from vgen_jax.files.run_folder import CONFIG_FILE, RESULTS_FILE
-from vgen_jax.learning.checkpoint import EXPORT_WEIGHTS, digest, load_export
 from vgen_jax.types import VgenError
 
 

@@ -19,6 +19,7 @@ from vgen_jax.config import section
 from vgen_jax.data.records import read_info
 from vgen_jax.data.revisits import revisits
 from vgen_jax.data.schema import DatasetInfo
+from vgen_jax.evaluation.place_encoder import Place, load_place
 from vgen_jax.files import media, report
 from vgen_jax.files.run_folder import RESULTS_FILE, keep_config, write_results
 from vgen_jax.files.videos import CAPTIONS_FILE, START_CAPTION
@@ -26,7 +27,6 @@ from vgen_jax.memory.retrieval import Walk
 from vgen_jax.metrics.revisit import revisit_distance, revisit_psnr
 from vgen_jax.metrics.scene_return import scene_return
 from vgen_jax.metrics.sharpness import sharpness
-from vgen_jax.tasks.place import Place, load_place
 from vgen_jax.types import VgenError
 
 

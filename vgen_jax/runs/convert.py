@@ -1,7 +1,7 @@
 """Run ``convert``: weights of the original models into folders of this library, and back.
 
 ``to_flax`` writes export folders, ``model.safetensors`` with the names and layouts that the networks here have and
-``config.json`` (see ``learning.checkpoint.load_export``); a pipeline's tokenizer and scheduler stay as they are. An
+``config.json`` (see ``files.exports.load_export``); a pipeline's tokenizer and scheduler stay as they are. An
 autoencoder becomes one that ``autoencoder_dir`` of the other runs takes. ``to_diffusers`` reads such folders, those of
 trained autoencoders included.
 
@@ -22,7 +22,7 @@ from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.models.text import ClipTextEncoder
 from vgen_jax.models.unet_latent import UNet3D
 from vgen_jax.types import VgenError
-from vgen_jax.worlds.slow import AutoencoderConfig
+from vgen_jax.worlds.autoencoder import AutoencoderConfig
 from vgen_jax.worlds.slow_networks import dtype_of
 
 

@@ -7,24 +7,21 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
 from vgen_jax.config import section
 from vgen_jax.data.batches import PipelineConfig, evaluation_windows, to_batch
 from vgen_jax.diffusion.samplers import Sampler
-from vgen_jax.evaluation import next_chunk as evaluate
-from vgen_jax.evaluation.sources import model_folder
+from vgen_jax.evaluation import next_chunk
+from vgen_jax.evaluation.contract import commit
 from vgen_jax.files import media, report
+from vgen_jax.files.exports import digest
 from vgen_jax.files.log import progress
 from vgen_jax.files.run_folder import keep_config, write_results
-from vgen_jax.learning.checkpoint import digest
-from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
-from vgen_jax.runs.embed_texts import with_window_texts
-from vgen_jax.runs.evaluate_videos import commit
-from vgen_jax.types import Array, Key, Params, VgenError, VideoBatch
-from vgen_jax.worlds.rollout import sample_future, video_keys
-from vgen_jax.worlds.slow import SlowModel, frame_size, guided_predictor, load_slow_model
+from vgen_jax.tasks.exports import model_folder
+from vgen_jax.types import VgenError, VideoBatch
+from vgen_jax.worlds.slow import frame_size, load_slow_model
+from vgen_jax.worlds.texts import with_window_texts
 
 SHOWN = 8
 
@@ -57,7 +54,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     folder = model_folder(config.model_dir, workdir)
     model = with_window_texts(load_slow_model(folder), folder, data)
     past, future = data.windows[0]
-    networks = evaluation_networks(model, sampler, settings.guidance, past, future)
+    networks = next_chunk.evaluation_networks(model, sampler, settings.guidance, past, future)
     rng = jax.random.key(settings.seed)
     digest_of_real = hashlib.sha256()
 
@@ -67,7 +64,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
             yield to_batch(raw)
 
     shown = progress(batches(), total=settings.windows // data.batch_size, desc="evaluate", unit="batch")
-    results = evaluate.evaluate(networks, shown, future, rng)
+    results = next_chunk.evaluate(networks, shown, future, rng)
     contract = {
         "split": data.split,
         "windows": settings.windows,
@@ -86,42 +83,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
     write_results(workdir, {**results, "contract": contract})
     picture = workdir / "samples" / "next_chunk.png"
     first = next(to_batch(b) for b in evaluation_windows(data, settings.windows, 0, 1))
-    _, generated = evaluate.evaluate_batch(networks, first, future, jax.random.fold_in(rng, 0))
+    _, generated = next_chunk.evaluate_batch(networks, first, future, jax.random.fold_in(rng, 0))
     video = np.asarray(first.video_BTHWC)[:SHOWN]
-    sheet = evaluate.comparison_rows(video[:, past:], generated[:SHOWN], video[:, :past])
+    sheet = next_chunk.comparison_rows(video[:, past:], generated[:SHOWN], video[:, :past])
     media.write_png(picture, sheet.repeat(2, axis=0).repeat(2, axis=1))
     write_page(workdir, results, contract, picture, config)
-
-
-def evaluation_networks(
-    model: SlowModel, sampler: Sampler, guidance: float, past: int, future: int
-) -> evaluate.Networks:
-    """The model's next chunk and its loss, compiled once each."""
-    config = model.config
-
-    @jax.jit
-    def generate(params: Params, autoencoder: tuple[Partial, Partial], batch: VideoBatch, key_B: Key) -> Array:
-        latents = autoencoder[0](batch.video_BTHWC[:, :past])
-        predictor = guided_predictor(model, params, batch, guidance)
-        condition = model.denoiser.embed(params, batch)
-        new = sample_future(predictor, condition, latents, future, config.schedule, sampler, config.masking, key_B)
-        return autoencoder[1](new)
-
-    frozen = (model.autoencoder.encode, model.autoencoder.decode)
-
-    def next_chunk(batch: VideoBatch, rng: Key) -> Array:
-        key_B = video_keys(rng, 0, 0, np.asarray(batch.sample_id_B))
-        return generate(model.params, frozen, batch, key_B)
-
-    objective = masked_diffusion(
-        model.denoiser.embed,
-        model.denoiser.predict,
-        model.autoencoder.encode,
-        config.schedule,
-        dataclasses.replace(config.masking, augment_past=0.0),
-        DiffusionLoss(config.kind, 0.0, 0.0),
-    )
-    return evaluate.Networks(next_chunk, evaluate.jitted_loss(objective, model.params))
 
 
 def write_page(workdir: Path, results: dict, contract: dict, picture: Path, config: ConfigDict) -> None:

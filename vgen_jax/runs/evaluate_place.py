@@ -16,13 +16,13 @@ from ml_collections import ConfigDict
 from vgen_jax.config import section
 from vgen_jax.data.pairs import Pair, PlacesConfig, choose_places
 from vgen_jax.data.records import EpisodeSource
+from vgen_jax.evaluation.place_encoder import load_place
+from vgen_jax.files.exports import digest
 from vgen_jax.files.run_folder import keep_config, write_results
-from vgen_jax.learning.checkpoint import digest
 from vgen_jax.metrics.base import Mean
 from vgen_jax.metrics.retrieval import cosines, retrieval_hits
-from vgen_jax.objectives.autoencoder import from_unit, to_unit
+from vgen_jax.nn.pixels import from_unit, to_unit
 from vgen_jax.objectives.place import Augment, augmented
-from vgen_jax.tasks.place import load_place
 
 Code = Callable[[np.ndarray], np.ndarray]
 

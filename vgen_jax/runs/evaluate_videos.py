@@ -4,8 +4,6 @@
 work directory of a training, whose newest weights then continue the recorded windows (``evaluation.sources``).
 """
 
-import importlib.metadata
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +15,21 @@ from vgen_jax.config import section
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.evaluation import sources
 from vgen_jax.evaluation.clips import Clips, Cut, check_alike
+from vgen_jax.evaluation.comparison import SCORES_FILE
+from vgen_jax.evaluation.contract import contract
 from vgen_jax.evaluation.networks import load_nets
-from vgen_jax.evaluation.scoring import RATIO, RETURNS, SCUTS, ScoreConfig, Scores, is_distance, score
+from vgen_jax.evaluation.scoring import RATIO, ScoreConfig, Scores, is_distance, score
 from vgen_jax.files import media, report
 from vgen_jax.files.run_folder import keep_config, write_results
-from vgen_jax.metrics.features import FeatureNet
+from vgen_jax.tasks.exports import model_folder
 from vgen_jax.types import VgenError
 from vgen_jax.worlds.memories import MemoryConfig
 
-SCORES_FILE = "scores.npz"
 SHOWN, SHOWN_FRAMES = 4, 8
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
-    """Writes ``results.json``, ``scores.npz`` (``evaluation.scoring.Scores.rows``), ``samples/pairs.png``, ``report.html``."""
+    """Writes ``results.json``, ``scores.npz`` (``scoring.Scores.rows``), ``samples/pairs.png``, ``report.html``."""
     settings = section(ScoreConfig, config.score, "score")
     cut = section(Cut, config.cut, "cut")
     nets = load_nets(settings.metrics, config)
@@ -75,7 +74,7 @@ def prepared(config: ConfigDict, workdir: Path) -> tuple[dict[str, Path], dict[s
         folders[role] = sources.write_recorded(records, workdir / "clips" / role)
         origin[f"{role}_windows"] = f"{windows.count} of {windows.split}, seed {windows.seed}"
     if generates:
-        folder = sources.model_folder(config.generated, workdir)
+        folder = model_folder(config.generated, workdir)
         target = workdir / "clips" / "generated"
         folders["generated"] = sources.write_generated(data["real"], folder, model, sampler, memory, target)
         origin |= sources.generated_contract(folder, model, sampler, memory)
@@ -90,49 +89,6 @@ def shown(name: str, results: dict[str, float]) -> str:
         counts = [int(results[f"{name}_count_{role}"]) for role in ("real", "generated")]
         return f"{results[name]:.4f}  ({counts[0]} real, {counts[1]} generated samples)"
     return f"{results[name]:.4f} ± {results[f'{name}_ci95']:.4f}  ({int(results[f'{name}_count'])} videos)"
-
-
-def contract(real: Clips, generated: Clips, settings: ScoreConfig, nets: dict[str, FeatureNet]) -> dict[str, str]:
-    """What a result has to have in common with another one to be comparable, and where it comes from."""
-    frames, height, width = real.shape[:3]
-    agreed = {
-        "frames": str(frames),
-        "context_frames_left_out": str(real.cut.skip),
-        "resolution": f"{width}x{height}",
-        "value_range": "uint8, [0, 255]",
-        "real_sha256": real.digest(),
-        "real_count": str(len(real)),
-        "real_files": real.suffixes(),
-        "generated_count": str(len(generated)),
-        "generated_files": generated.suffixes(),
-        "paired": str(settings.paired),
-        "generated": str(generated.folder),
-        "generated_sha256": generated.digest(),
-        "commit": commit(),
-        "device": jax.devices()[0].device_kind,
-    }
-    if any(is_distance(name) for name in settings.metrics):
-        agreed["covariance"] = "unbiased, N - 1"
-    if SCUTS in settings.metrics:
-        agreed["scuts.detector"] = f"AdaptiveDetector, PySceneDetect {importlib.metadata.version('scenedetect')}"
-    if any(name.startswith(RATIO) for name in settings.metrics):
-        agreed["actions_sha256"] = real.digest_beside("actions")
-    if any(name in RETURNS for name in settings.metrics):
-        agreed["visits_sha256"] = real.digest_beside("visits")
-    for name, net in nets.items():
-        agreed |= {f"{name}.{key}": value for key, value in net.contract.items()}
-    return agreed
-
-
-def commit() -> str:
-    """The commit of a checkout, with '+' if it was changed since; of an installation, its version."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return f"vgen_jax {importlib.metadata.version('vgen_jax')}"
-    return head + ("+" if changed.strip() else "")
 
 
 def write_page(

@@ -9,52 +9,31 @@ import dataclasses
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from vgen_jax.config import section
-from vgen_jax.data.records import EpisodeSource
 from vgen_jax.diffusion.samplers import Sampler
-from vgen_jax.files import media
 from vgen_jax.files.log import peak_mib, progress
 from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.files.videos import Videos
 from vgen_jax.learning.slow import Preempted, StopSignal
 from vgen_jax.memory.files import save_memory
-from vgen_jax.runs.embed_texts import checked, told, with_texts
-from vgen_jax.types import Array, Key, Memory, VgenError
+from vgen_jax.types import VgenError
 from vgen_jax.worlds.actions import ActionCodec, cycled, read_lines
-from vgen_jax.worlds.memories import MEMORY_FILE, MemoryConfig, chunk_sampler, loaded, make_memory, settings
-from vgen_jax.worlds.resume import STATE_FILE, Saved, load_standing, save_standing
-from vgen_jax.worlds.rollout import ChunkAction, Generated, Standing, Start, fresh_memory, opening, rollout
-from vgen_jax.worlds.slow import SlowModel, frame_size, load_slow_model
+from vgen_jax.worlds.memories import MEMORY_FILE, MemoryConfig, loaded, make_memory, settings
+from vgen_jax.worlds.resume import STATE_FILE, Unfinished
+from vgen_jax.worlds.rollout import ChunkAction, Generated, Standing, rollout
+from vgen_jax.worlds.sampling import chunk_sampler
+from vgen_jax.worlds.slow import chunk_decoder, load_slow_model, token_length
+from vgen_jax.worlds.start import StartConfig, starting_point
+from vgen_jax.worlds.texts import checked, told, with_texts
 
 PEAK_EVERY = 100  # frames between two notes of the peak memory
-
-
-@dataclasses.dataclass(frozen=True)
-class StartConfig:
-    """The frames that a rollout begins with.
-
-    Attributes:
-        image: a picture to start from, held still for f_p frames; empty to start from data.
-        data_dir, split: recorded frames to start from.
-        episodes: one video per episode.
-        frame: the last past frame's number in each episode.
-        still: hold that frame still for f_p frames instead of using the f_p frames that lead to it.
-    """
-
-    image: str
-    data_dir: str
-    split: str
-    episodes: tuple[int, ...]
-    frame: int
-    still: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +82,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     typed = generate.actions_from == "-"
     announced = codec.chunks(generate.actions) if typed else action_stream(codec, generate)
     model = with_texts(model, config.model_dir, told(codec, announced, typed))
-    start, first = starting_point(model, start_config, generate)
+    start, first = starting_point(model, start_config, generate.past)
     sample_chunk, compilations = chunk_sampler(
         model, sampler, generate.guidance, generate.future, memory_config.sampling, memory_config.guidance
     )
@@ -135,11 +114,6 @@ def run(config: ConfigDict, workdir: Path) -> None:
     unfinished.forget()
 
 
-def token_length(model: SlowModel) -> int:
-    """Tokens of the model's texts; 0 for a model without text."""
-    return model.config.text.max_length if model.config.text.width else 0
-
-
 def action_stream(codec: ActionCodec, generate: GenerateConfig, done: int = 0) -> Iterator[ChunkAction]:
     """The actions of the chunks after the first ``done``, at most ``generate.frames`` frames with these.
 
@@ -158,59 +132,6 @@ def action_stream(codec: ActionCodec, generate: GenerateConfig, done: int = 0) -
     return itertools.islice(chunks, done, limit)
 
 
-def chunk_decoder(model: SlowModel, frames: int) -> Callable[[Array], list[Array]]:
-    """Latents of a chunk as uint8 frames in slices of ``frames``; dispatched, not waited for."""
-    decode = jax.jit(lambda decode, latents: decode(latents))
-
-    def view(latents_BTHWC: Array) -> list[Array]:
-        starts = range(0, latents_BTHWC.shape[1], frames)
-        return [decode(model.autoencoder.decode, latents_BTHWC[:, at : at + frames]) for at in starts]
-
-    return view
-
-
-def starting_point(model: SlowModel, config: StartConfig, generate: GenerateConfig) -> tuple[Start, np.ndarray]:
-    """The past latents with their actions, and the last real frame of every video, uint8 (B, H, W, 3)."""
-    f_p = generate.past
-    if config.image:
-        frames_BTHWC = np.repeat(read_image(model, config.image)[None, None], f_p, axis=1)
-        action_BTA, id_B = np.zeros((1, f_p, model.config.action_dim), np.float32), np.zeros(1, np.int32)
-    else:
-        source = EpisodeSource(config.data_dir, config.split)
-        pairs = [recorded_past(model, source, episode, config, f_p) for episode in config.episodes]
-        frames_BTHWC, action_BTA = (np.stack(column) for column in zip(*pairs, strict=True))
-        id_B = np.asarray(config.episodes, np.int32)
-    encode = jax.jit(lambda encode, frames: encode(frames))
-    latents = encode(model.autoencoder.encode, frames_BTHWC)
-    actions = None if model.config.actions == "none" else action_BTA
-    return Start(latents, actions, id_B), frames_BTHWC[:, -1]
-
-
-def recorded_past(
-    model: SlowModel, source: EpisodeSource, episode: int, config: StartConfig, f_p: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """f_p recorded frames, uint8 (f_p, H, W, 3), and the actions that led to them, (f_p, A); row 0 is never read."""
-    if not 0 <= episode < len(source):
-        raise VgenError(f"start.episodes has {episode} but {source.folder} has {len(source)} of split {source.split}")
-    first = config.frame if config.still else config.frame - f_p + 1
-    if first < 0 or config.frame >= source.frames[episode]:
-        frames = source.frames[episode]
-        raise VgenError(f"start.frame {config.frame} leaves no {f_p} past frames among {frames}: change it")
-    action_TA = np.zeros((f_p, model.config.action_dim), np.float32)
-    if config.still:  # an image that does not move: zero is the action of standing still
-        return np.repeat(source.window(episode, config.frame, config.frame + 1), f_p, axis=0), action_TA
-    space = model.config.actions
-    if space != "none" and f_p > 1:
-        raw = source.head(episode).tensors[f"actions.{space}"][first : config.frame]
-        action_TA[1:] = model.data.action_spaces[space].to_model(raw)
-    return source.window(episode, first, config.frame + 1), action_TA
-
-
-def read_image(model: SlowModel, path: str) -> np.ndarray:
-    """A picture, resized to the size of the model's frames, uint8 (H, W, 3)."""
-    return media.read_image(path, frame_size(model))
-
-
 class Written(NamedTuple):
     """What was written.
 
@@ -225,37 +146,6 @@ class Written(NamedTuple):
     seconds: float
     peak_mib: dict[int, float]
     memory: Any
-
-
-class Unfinished:
-    """The rollout's place on disk.
-
-    Attributes:
-        settings: of its memory and model, kept with it.
-        every: chunks between two saves.
-        seconds: that it took before this process.
-    """
-
-    def __init__(self, path: Path, settings: dict[str, Any], every: int):
-        self._path, self.settings, self.every, self.seconds = path, settings, every, 0.0
-
-    def load(self, memory: Memory, start: Start, rng: Key) -> Standing | None:
-        """Where the rollout with this memory, start and key stands; ``None`` at its beginning."""
-        if not self._path.is_file():
-            return None
-        saved = load_standing(self._path, opening(start), fresh_memory(memory, start, rng), self.settings)
-        self.seconds = saved.seconds
-        print(f"goes on after {saved.standing.chunks} chunks", flush=True)
-        return saved.standing
-
-    def save(self, chunk: Generated, seconds: float) -> None:
-        """Writes the place after ``chunk``, whose frames must be safe by then."""
-        standing = Standing(chunk.number + 1, chunk.past, chunk.memory)
-        save_standing(self._path, Saved(standing, seconds), self.settings)
-
-    def forget(self) -> None:
-        """The rollout is finished."""
-        self._path.unlink(missing_ok=True)
 
 
 def write_videos(

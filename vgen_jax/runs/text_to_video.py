@@ -28,7 +28,7 @@ from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.files.videos import SHEET_FRAMES
 from vgen_jax.models.autoencoder_kl import AutoencoderKL
 from vgen_jax.models.unet_latent import UNet3D
-from vgen_jax.objectives.autoencoder import from_unit
+from vgen_jax.nn.pixels import from_unit
 from vgen_jax.types import Array, Condition, Key, Params, Prediction, VgenError
 from vgen_jax.worlds.slow_networks import dtype_of
 

@@ -1,4 +1,4 @@
-"""AVID's trainings as tasks of ``train``: base, adapters, baselines (``adapter``), classifier (``noisy_actions``).
+"""AVID's trainings as one task: base, adapters and baselines; also what its other tasks share with it.
 
 ``config.world`` is what all of them share (``worlds.avid_networks.WorldConfig``, without what the data say),
 ``config.method`` what is trained. ``base_dir`` names the base that adapters stand on, ``start_dir`` the model that
@@ -11,21 +11,19 @@ on frames.
 import dataclasses
 from pathlib import Path
 
-import jax.numpy as jnp
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
 from vgen_jax.config import section
 from vgen_jax.data.records import read_info
 from vgen_jax.data.schema import DatasetInfo
-from vgen_jax.learning.checkpoint import export
+from vgen_jax.files.exports import export
 from vgen_jax.learning.slow import Task
+from vgen_jax.nn.pixels import to_unit
 from vgen_jax.objectives.adapter import AdapterLoss, adapter
-from vgen_jax.objectives.autoencoder import to_unit
-from vgen_jax.objectives.noisy_actions import noisy_actions
 from vgen_jax.tasks.inputs import Batches, Finish, pipeline_config
-from vgen_jax.types import Array, Key, Params, VgenError
-from vgen_jax.worlds.avid import ClassifierConfig, MethodConfig, classifier_network, load_base, method_of
+from vgen_jax.types import Array, Params, VgenError
+from vgen_jax.worlds.avid import MethodConfig, load_base, method_of
 from vgen_jax.worlds.avid_networks import LatentConfig, WorldConfig
 from vgen_jax.worlds.slow import action_width
 
@@ -90,26 +88,3 @@ def adapter_task(config: ConfigDict) -> tuple[Task, Finish]:
         export(folder, params, {**described, "base_sha256": base.sha256 if base else ""})
 
     return Task(method.init, objective, Batches(data), method.start), finish
-
-
-def classifier_task(config: ConfigDict) -> tuple[Task, Finish]:
-    """Trains the action classifier of noisy frames."""
-    data = pipeline_config(config)
-    info = read_info(data.data_dir)
-    world = world_config(config, info, data.data_dir)
-    check_windows(config, world)
-    settings = section(ClassifierConfig, config.classifier.to_dict(), "classifier")
-    network = classifier_network(settings, world)
-
-    def classify(params: Params, x_t_BTHWC: Array, t_B: Array, past_BTHWC: Array) -> Array:
-        return network.apply({"params": params}, x_t_BTHWC, t_B, past_BTHWC)  # type: ignore[return-value]
-
-    def init(rng: Key) -> Params:
-        frame = jnp.zeros((1, 1, *info.frame_shape))
-        return network.init(rng, frame, jnp.zeros((1,), jnp.int32), frame)["params"]
-
-    def finish(params: Params, folder: Path) -> None:
-        export(folder, params, {"classifier": dataclasses.asdict(settings), "world": dataclasses.asdict(world)})
-
-    objective = noisy_actions(classify, Partial(to_unit), world.past, world.schedule)
-    return Task(init, objective, Batches(data)), finish

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 from pathlib import Path
 
-import jax
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
@@ -18,14 +17,14 @@ from vgen_jax.black_box.client import Remote, RemoteConfig
 from vgen_jax.black_box.training import queried_task
 from vgen_jax.config import section
 from vgen_jax.data.records import read_info
-from vgen_jax.learning.checkpoint import check_matches, export, load_export
+from vgen_jax.files.exports import export
 from vgen_jax.learning.slow import Task, TrainConfig
 from vgen_jax.objectives.adapter import AdapterLoss, adapter
 from vgen_jax.tasks.adapter import check_windows, to_model, world_config
 from vgen_jax.tasks.inputs import Batches, Finish, pipeline_config
 from vgen_jax.types import Objective, Params, Predictor, VgenError
-from vgen_jax.worlds.avid import MethodConfig, avid_adapter, world_of
-from vgen_jax.worlds.avid_networks import LatentConfig, WorldConfig
+from vgen_jax.worlds.avid import MethodConfig, avid_adapter
+from vgen_jax.worlds.avid_networks import LatentConfig
 
 
 def remote_task(config: ConfigDict) -> tuple[Task, Finish]:
@@ -63,20 +62,3 @@ def black_box_task(config: ConfigDict, ask: Ask) -> tuple[Task, Finish]:
 
     init = avid_adapter(settings, world, from_ask(ask, world.kind)).init
     return queried_task(init, Partial(around), Batches(data), functools.partial(answer, ask), world.kind, train), finish
-
-
-def load_adapted(folder: Path, ask: Ask) -> tuple[Predictor, WorldConfig]:
-    """A trained adapter over its black box, to be sampled, and its world.
-
-    Raises:
-        VgenError: if a file is missing or does not fit.
-    """
-    params, raw = load_export(folder)
-    for name in ("method", "world"):
-        if name not in raw:
-            raise VgenError(f"{folder} holds no adapter (its config.json has no '{name}'): give the export of one")
-    settings = section(MethodConfig, raw["method"], "method")
-    world = world_of(raw)
-    method = avid_adapter(settings, world, from_ask(ask, world.kind))
-    check_matches(params, jax.eval_shape(method.init, jax.random.key(0)), folder)
-    return method.predictor(params), world

@@ -24,12 +24,13 @@ from vgen_jax.data.schema import DatasetInfo
 from vgen_jax.diffusion.masking import Masking
 from vgen_jax.learning.slow import Task
 from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
-from vgen_jax.runs.embed_texts import Table, load_table, window_tokens
 from vgen_jax.tasks.inputs import Batches, Finish, latents_folder, pipeline_config
 from vgen_jax.types import Array, Key, Objective, Params, VgenError, VideoBatch
 from vgen_jax.worlds import pretrained
-from vgen_jax.worlds.slow import action_width, load_autoencoder
+from vgen_jax.worlds.autoencoder import load_autoencoder
+from vgen_jax.worlds.slow import action_width
 from vgen_jax.worlds.slow_networks import NO_WARP, SlowConfig, denoiser
+from vgen_jax.worlds.texts import Table, load_table, window_tokens
 
 
 @dataclasses.dataclass(frozen=True)

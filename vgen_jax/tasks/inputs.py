@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from vgen_jax.config import section
 from vgen_jax.data.batches import PipelineConfig, make_iterator, to_batch
 from vgen_jax.data.schema import DatasetInfo
-from vgen_jax.learning.checkpoint import digest
+from vgen_jax.files.exports import digest
 from vgen_jax.types import Params, VgenError, VideoBatch
 
 # (moving average of the parameters as NumPy arrays, export folder)

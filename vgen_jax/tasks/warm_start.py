@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from vgen_jax.config import section
 from vgen_jax.data.records import INFO_FILE, read_info
-from vgen_jax.learning.checkpoint import export
+from vgen_jax.files.exports import export
 from vgen_jax.learning.slow import Task
 from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
 from vgen_jax.tasks.inputs import Batches, Finish, latents_folder, pipeline_config

@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from vgen_jax.black_box.ask import Ask, from_ask
 from vgen_jax.compose.avid import Parts, parts
 from vgen_jax.compose.control import controlled
 from vgen_jax.config import section
-from vgen_jax.learning.checkpoint import check_matches, digest, load_export
+from vgen_jax.files.exports import check_matches, digest, load_export
 from vgen_jax.models.action_classifier import ActionClassifier
 from vgen_jax.models.adapter import Adapted, AdapterHead
 from vgen_jax.models.controlnet import ControlNet
@@ -294,3 +295,20 @@ def _load(folder: Path, name: str, cls: Any) -> tuple[Params, Any, WorldConfig, 
 def world_of(raw: Mapping[str, Any]) -> WorldConfig:
     """The world of an export; one from before there were latent worlds is of frames."""
     return section(WorldConfig, {"channels": CHANNELS, "autoencoder": "", **raw["world"]}, "world")
+
+
+def load_adapted(folder: Path, ask: Ask) -> tuple[Predictor, WorldConfig]:
+    """A trained adapter over its black box, to be sampled, and its world.
+
+    Raises:
+        VgenError: if a file is missing or does not fit.
+    """
+    params, raw = load_export(folder)
+    for name in ("method", "world"):
+        if name not in raw:
+            raise VgenError(f"{folder} holds no adapter (its config.json has no '{name}'): give the export of one")
+    settings = section(MethodConfig, raw["method"], "method")
+    world = world_of(raw)
+    method = avid_adapter(settings, world, from_ask(ask, world.kind))
+    check_matches(params, jax.eval_shape(method.init, jax.random.key(0)), folder)
+    return method.predictor(params), world

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vgen_jax.memory.files import load_memory, save_memory
-from vgen_jax.types import Past
-from vgen_jax.worlds.rollout import Standing
+from vgen_jax.types import Key, Memory, Past
+from vgen_jax.worlds.rollout import Generated, Standing, Start, fresh_memory, opening
 
 STATE_FILE = "rollout.safetensors"
 
@@ -50,3 +50,34 @@ def load_standing(path: Path, past: Past, m: Any, settings: Mapping[str, Any]) -
 def _as_tree(saved: Saved) -> dict[str, Any]:
     chunks, past, m = jax.device_get(saved.standing)
     return {"chunks": np.asarray(chunks), "past": past, "memory": m, "seconds": np.asarray(saved.seconds)}
+
+
+class Unfinished:
+    """The rollout's place on disk.
+
+    Attributes:
+        settings: of its memory and model, kept with it.
+        every: chunks between two saves.
+        seconds: that it took before this process.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any], every: int):
+        self._path, self.settings, self.every, self.seconds = path, settings, every, 0.0
+
+    def load(self, memory: Memory, start: Start, rng: Key) -> Standing | None:
+        """Where the rollout with this memory, start and key stands; ``None`` at its beginning."""
+        if not self._path.is_file():
+            return None
+        saved = load_standing(self._path, opening(start), fresh_memory(memory, start, rng), self.settings)
+        self.seconds = saved.seconds
+        print(f"goes on after {saved.standing.chunks} chunks", flush=True)
+        return saved.standing
+
+    def save(self, chunk: Generated, seconds: float) -> None:
+        """Writes the place after ``chunk``, whose frames must be safe by then."""
+        standing = Standing(chunk.number + 1, chunk.past, chunk.memory)
+        save_standing(self._path, Saved(standing, seconds), self.settings)
+
+    def forget(self) -> None:
+        """The rollout is finished."""
+        self._path.unlink(missing_ok=True)

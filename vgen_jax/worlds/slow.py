@@ -1,11 +1,7 @@
-"""The only file that turns a configuration into objects.
-
-Each section of a config is mapped 1:1 onto a frozen dataclass: an unknown or a missing key is an error that names it.
-Nothing deeper in the library ever sees a ConfigDict.
-"""
+"""A trained slow model with all that a generation needs: loading, conditions, guidance, decoding."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,84 +13,12 @@ from vgen_jax.compose.guidance import classifier_free
 from vgen_jax.config import section
 from vgen_jax.data.schema import DatasetInfo
 from vgen_jax.files.assets import AUTOENCODER
-from vgen_jax.learning.checkpoint import check_matches, load_export
-from vgen_jax.models.autoencoder_kl import AutoencoderKL
+from vgen_jax.files.exports import check_matches, load_export
 from vgen_jax.models.warp import CANVAS, canvas
-from vgen_jax.objectives.autoencoder import from_unit, to_unit
 from vgen_jax.types import Array, Condition, Params, Predictor, Reference, VgenError, VideoBatch
 from vgen_jax.worlds import pretrained
-from vgen_jax.worlds.slow_networks import Denoiser, SlowConfig, denoiser, dtype_of
-
-
-@dataclasses.dataclass(frozen=True)
-class AutoencoderConfig:
-    """The KL autoencoder's shape (see ``models.autoencoder_kl``) and the weight of its KL term."""
-
-    block_channels: tuple[int, ...]
-    layers_per_block: int
-    latent_channels: int
-    norm_groups: int
-    patch: int
-    linear_path: bool
-    dtype: str
-    kl_weight: float
-
-
-class Autoencoder(NamedTuple):
-    """A frozen autoencoder as pytrees: frames in and out, latents scaled to unit variance between.
-
-    Attributes:
-        encode: uint8 (..., H, W, 3) -> float32 latents (the mean, times ``scale``).
-        decode: scaled latents -> uint8 frames.
-        channels: of a latent.
-        factor: pixels per latent pixel, on each side.
-        params, scale: of the network, and what its latents are multiplied by.
-    """
-
-    encode: Partial
-    decode: Partial
-    channels: int
-    factor: int
-    folder: Path
-    params: Params
-    scale: float
-
-
-def autoencoder_network(config: AutoencoderConfig) -> AutoencoderKL:
-    """The trainable network."""
-    shape = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("dtype", "kl_weight")}
-    return AutoencoderKL(**shape, dtype=dtype_of(config.dtype))
-
-
-def load_autoencoder(folder: Path) -> Autoencoder:
-    """A frozen autoencoder from an export folder (``model.safetensors``, ``config.json`` with its scale).
-
-    Raises:
-        VgenError: if a file is missing or does not fit.
-    """
-    params, raw = load_export(folder)
-    config = section(AutoencoderConfig, _key(raw, "autoencoder", folder), "autoencoder")
-    scale = float(_key(raw, "scale", folder))
-    network = autoencoder_network(config)
-    frame = jax.ShapeDtypeStruct((1, network.factor, network.factor, 3), jnp.float32)
-    check_matches(params, jax.eval_shape(network.init, jax.random.key(0), frame)["params"], folder)
-    return autoencoder_of(config, params, scale, folder)
-
-
-def autoencoder_of(config: AutoencoderConfig, params: Params, scale: float, folder: Path) -> Autoencoder:
-    """A frozen autoencoder of these parameters; ``folder`` is where they come from."""
-    network = autoencoder_network(config)
-
-    def encode(params: Params, frames: Array) -> Array:
-        mean, _ = network.apply({"params": params}, to_unit(frames), method="encode")
-        return mean * scale
-
-    def decode(params: Params, latents: Array) -> Array:
-        frames: Any = network.apply({"params": params}, latents / scale, method="decode")
-        return from_unit(frames)
-
-    pair = Partial(encode, params), Partial(decode, params)
-    return Autoencoder(*pair, config.latent_channels, network.factor, folder, params, scale)
+from vgen_jax.worlds.autoencoder import Autoencoder, load_autoencoder, required
+from vgen_jax.worlds.slow_networks import Denoiser, SlowConfig, denoiser
 
 
 def start_warp(config: SlowConfig, autoencoder: Autoencoder, params: Params) -> Params:
@@ -110,12 +34,6 @@ def start_warp(config: SlowConfig, autoencoder: Autoencoder, params: Params) -> 
         )
     warp = {**params["warp"], CANVAS: canvas(autoencoder.params, autoencoder.scale)}
     return {**params, "warp": warp}
-
-
-def _key(raw: Mapping[str, Any], name: str, folder: Path) -> Any:
-    if name not in raw:
-        raise VgenError(f"{folder / 'config.json'} has no '{name}': it is no export of this kind; name another folder")
-    return raw[name]
 
 
 def _tuple(value: Any) -> Any:
@@ -154,7 +72,7 @@ def load_slow_model(folder: Path) -> SlowModel:
     else:
         params, raw = load_export(folder)
         info, autoencoder_folder = None, folder / str(raw.get(AUTOENCODER, "autoencoder"))
-    config = section(SlowConfig, _key(raw, "slow", folder), "slow")
+    config = section(SlowConfig, required(raw, "slow", folder), "slow")
     networks = denoiser(config)
     expected = jax.eval_shape(networks.init, jax.random.key(0))
     check_matches({name: params[name] for name in params if name in expected}, expected, folder)
@@ -162,7 +80,7 @@ def load_slow_model(folder: Path) -> SlowModel:
     if info is None and not info_file.is_file():
         raise VgenError(f"{info_file} is missing: export the model again")
     info = info or DatasetInfo.from_json(info_file.read_text(), str(info_file))
-    windows = _tuple(_key(raw, "windows", folder))
+    windows = _tuple(required(raw, "windows", folder))
     autoencoder = load_autoencoder(autoencoder_folder)
     params = jax.device_put(params)  # once, for the sampler and the memory
     return SlowModel(config, networks, params, autoencoder, info, windows)
@@ -209,3 +127,19 @@ def action_width(info: DatasetInfo, actions: str) -> int:
             f"config key slow.actions is '{actions}' but the data have {', '.join(info.action_spaces) or 'no actions'}"
         )
     return info.action_spaces[actions].width
+
+
+def token_length(model: SlowModel) -> int:
+    """Tokens of the model's texts; 0 for a model without text."""
+    return model.config.text.max_length if model.config.text.width else 0
+
+
+def chunk_decoder(model: SlowModel, frames: int) -> Callable[[Array], list[Array]]:
+    """Latents of a chunk as uint8 frames in slices of ``frames``; dispatched, not waited for."""
+    decode = jax.jit(lambda decode, latents: decode(latents))
+
+    def view(latents_BTHWC: Array) -> list[Array]:
+        starts = range(0, latents_BTHWC.shape[1], frames)
+        return [decode(model.autoencoder.decode, latents_BTHWC[:, at : at + frames]) for at in starts]
+
+    return view

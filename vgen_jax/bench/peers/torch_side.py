@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from vgen_jax.bench.peers.pixel_unet import PixelUNet
+from vgen_jax.bench.peers.settings import AVERAGE, CLIP, RATE, SCHEDULE, Lane, PeerConfig
 from vgen_jax.convert.modelscope import original_config
 from vgen_jax.models.unet_latent import UNet3D
-from vgen_jax.runs.peer_benchmark import AVERAGE, CLIP, RATE, SCHEDULE, Lane, PeerConfig
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

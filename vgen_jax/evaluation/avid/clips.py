@@ -20,15 +20,15 @@ from vgen_jax.data.schema import ActionSpace
 from vgen_jax.devices import sharding as sh
 from vgen_jax.diffusion.samplers import Sampler, normal_like, sample
 from vgen_jax.evaluation.clips import write_clip
+from vgen_jax.files.exports import digest
 from vgen_jax.files.log import progress
 from vgen_jax.files.media import read_video
-from vgen_jax.learning.checkpoint import digest
-from vgen_jax.objectives.autoencoder import from_unit, to_unit
+from vgen_jax.nn.pixels import from_unit, to_unit
 from vgen_jax.types import Array, Condition, Key, Predictor, VgenError
+from vgen_jax.worlds.autoencoder import load_autoencoder
 from vgen_jax.worlds.avid import Base, Method, base_predictor, classifier_log_probability, load_method
 from vgen_jax.worlds.avid_networks import WorldConfig
 from vgen_jax.worlds.rollout import video_keys
-from vgen_jax.worlds.slow import load_autoencoder
 
 Via = Literal["method", "base", "product_of_experts", "action_guidance", "classifier_guidance"]
 VIAS: tuple[Via, ...] = ("method", "base", "product_of_experts", "action_guidance", "classifier_guidance")

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from vgen_jax.evaluation.place_encoder import Place
 from vgen_jax.evaluation.revisit.paths import Path, Protocol
 from vgen_jax.metrics.base import Mean
 from vgen_jax.metrics.revisit import pairwise_psnr, perceptual_distance, revisit_psnr, visits
 from vgen_jax.metrics.scene_cuts import scene_cuts
 from vgen_jax.metrics.scene_return import scene_return
 from vgen_jax.metrics.sharpness import sharpness
-from vgen_jax.tasks.place import Place
 
 # Published networks that may score beside the place encoder, each by its metric's name (``convert.feature_nets``).
 NETWORKS = ("src_resnet18", "lpips_vgg", "lpips_alex")
