@@ -13,7 +13,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.metrics.action_error import ratio_interval
@@ -21,8 +20,9 @@ from vgen_jax.metrics.base import Mean
 from vgen_jax.metrics.frames import psnr, ssim
 from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
 from vgen_jax.types import Array, Key, Objective, Params, VgenError, VideoBatch
-from vgen_jax.worlds.rollout import sample_future, video_keys
-from vgen_jax.worlds.slow import SlowModel, guided_predictor
+from vgen_jax.worlds.chunks import NOISE_STREAM, video_keys
+from vgen_jax.worlds.slow import SlowModel
+from vgen_jax.worlds.slow_world import window_sampler
 
 MOVED_UNITS, TURNED_DEGREES = 8.0, 2.0
 
@@ -166,19 +166,10 @@ def evaluation_networks(model: SlowModel, sampler: Sampler, guidance: float, pas
     """The model's next chunk and its loss, compiled once each."""
     config = model.config
 
-    @jax.jit
-    def generate(params: Params, autoencoder: tuple[Partial, Partial], batch: VideoBatch, key_B: Key) -> Array:
-        latents = autoencoder[0](batch.video_BTHWC[:, :past])
-        predictor = guided_predictor(model, params, batch, guidance)
-        condition = model.denoiser.embed(params, batch)
-        new = sample_future(predictor, condition, latents, future, config.schedule, sampler, config.masking, key_B)
-        return autoencoder[1](new)
-
-    frozen = (model.autoencoder.encode, model.autoencoder.decode)
+    generate = window_sampler(model, sampler, guidance, past, future)
 
     def next_chunk(batch: VideoBatch, rng: Key) -> Array:
-        key_B = video_keys(rng, 0, 0, np.asarray(batch.sample_id_B))
-        return generate(model.params, frozen, batch, key_B)
+        return generate(batch, video_keys(rng, NOISE_STREAM, 0, np.asarray(batch.sample_id_B)))
 
     objective = masked_diffusion(
         model.denoiser.embed,
