@@ -9,7 +9,7 @@ from configs import quickstart
 from tests import tiny
 from vgen_jax import runs
 from vgen_jax.config import section
-from vgen_jax.data.batches import PipelineConfig
+from vgen_jax.data.batches import BatchesConfig
 from vgen_jax.data.revisits import revisits
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.learning.slow import TrainConfig
@@ -24,7 +24,7 @@ from vgen_jax.worlds.start import StartConfig
 
 SECTIONS = {
     "generate": GenerateConfig, "start": StartConfig, "memory": MemoryConfig, "compare": CompareConfig,
-    "evaluate": EvaluateConfig, "sampler": Sampler, "data": PipelineConfig, "optimizer": OptimizerConfig,
+    "evaluate": EvaluateConfig, "sampler": Sampler, "data": BatchesConfig, "optimizer": OptimizerConfig,
     "train": TrainConfig,
 }  # fmt: skip
 

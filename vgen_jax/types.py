@@ -190,8 +190,8 @@ class Memory(Protocol):
     ``init`` begins a memory of the videos that open with ``past``: to forget everything is to begin again. ``recall``
     is asked before each chunk and told of the actions that lead to its frames (``None`` without actions); the past it
     hands out has as many frames each time. ``remember`` is told of each chunk after it: the rollout's own f_p frames
-    before it, its new frames, and its text. ``m`` stays as it is and can be gone back to; whether it grows with the video
-    each memory says. There is one key per video.
+    before it, its new frames, and its text. ``m`` stays as it is, so that one can go back to it; whether it grows with
+    the video each memory says. There is one key per video.
     """
 
     def init(self, past: Past, key_B: Key) -> Any: ...
@@ -235,8 +235,8 @@ class ChunkAction(NamedTuple):
     action_TA: np.ndarray | None
 
 
-# A text, several of them one after another, an id, or actions in raw units: a row (A,) for every frame of the step, rows
-# (T, A), or rows for each video (B, T, A); for a discrete space ids in the place of rows. Or a finished ``ChunkAction``.
+# A text, several of them one after another, an id, or actions in raw units: a row (A,) for every frame of the step,
+# rows (T, A), or rows for each video (B, T, A); for a discrete space ids in the place of rows. Or a ``ChunkAction``.
 Command = str | int | Sequence[str] | Array | ChunkAction
 
 

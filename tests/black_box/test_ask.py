@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tests import tiny
 from tests.black_box import boxes
 from vgen_jax.black_box.ask import answer, ask_jax, ask_torch, fault_of, from_ask, from_jax
-from vgen_jax.black_box.sampling import sample_asked
+from vgen_jax.black_box.sampling import sample_black_box
 from vgen_jax.diffusion.samplers import Sampler, sample
 from vgen_jax.types import Condition, Prediction, Predictor, VgenError
 
@@ -55,7 +55,7 @@ def test_a_black_box_is_asked_between_the_steps(devices: int) -> None:
     inside = tiny.jit(partial(sample, around(both()[0]), boxes.SCHEDULE, sampler))(x, condition, keys)
     rows = NamedSharding(Mesh(np.asarray(jax.devices()[:devices]), "data"), PartitionSpec("data"))
     x, condition = jax.device_put((x, condition), rows)
-    outside = sample_asked(around, boxes.torch_ask(), "x0", boxes.SCHEDULE, sampler, x, condition, keys)
+    outside = sample_black_box(around, boxes.torch_ask(), "x0", boxes.SCHEDULE, sampler, x, condition, keys)
     np.testing.assert_allclose(outside, inside, atol=1e-4)
 
 
@@ -66,7 +66,7 @@ def test_a_question_that_depends_on_an_answer_is_refused() -> None:
     x, _, condition = boxes.question(1)
     keys = jax.random.split(jax.random.key(0), 1)
     with pytest.raises(VgenError, match="depends on its own answer"):
-        sample_asked(around, boxes.torch_ask(), "x0", boxes.SCHEDULE, Sampler("ddim", 2), x, condition, keys)
+        sample_black_box(around, boxes.torch_ask(), "x0", boxes.SCHEDULE, Sampler("ddim", 2), x, condition, keys)
 
 
 @pytest.mark.parametrize("number", [0, 1])

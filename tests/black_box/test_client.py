@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 from tests.black_box import boxes
-from vgen_jax.black_box.answers import Kept
+from vgen_jax.black_box.answers import CachedAnswers
 from vgen_jax.black_box.client import Remote
 from vgen_jax.black_box.server import PredictorServer
 from vgen_jax.black_box.wire import pack_answer, pack_question, unpack_answer, unpack_question
@@ -192,15 +192,15 @@ def test_a_kept_answer_is_not_asked_for_again(tmp_path: Path) -> None:
         return 2 * x
 
     x, t, condition = boxes.question()
-    for ask in (Kept(counted, tmp_path, "a"), Kept(counted, tmp_path, "a")):
+    for ask in (CachedAnswers(counted, tmp_path, "a"), CachedAnswers(counted, tmp_path, "a")):
         np.testing.assert_array_equal(ask(x, t, condition), 2 * x)
     assert len(calls) == 1
     for number, other in enumerate(((x + 1, t, condition), (x, t + 1, condition), (x, t, Condition()))):
-        Kept(counted, tmp_path, "a")(*other)
+        CachedAnswers(counted, tmp_path, "a")(*other)
         assert len(calls) == 2 + number
-    Kept(counted, tmp_path, "b")(x, t, condition)
+    CachedAnswers(counted, tmp_path, "b")(x, t, condition)
     assert len(calls) == 5
     for path in tmp_path.glob("*/*"):
         path.write_bytes(b"half an ans")
     with pytest.raises(VgenError, match="safetensors.*delete it"):
-        Kept(counted, tmp_path, "a")(x, t, condition)
+        CachedAnswers(counted, tmp_path, "a")(x, t, condition)

@@ -12,8 +12,8 @@ from tests import tiny
 from tests.black_box import boxes
 from vgen_jax.black_box.ask import Ask, ask_jax, from_jax
 from vgen_jax.black_box.client import Remote
-from vgen_jax.black_box.training import queried_task
-from vgen_jax.data.batches import PipelineConfig
+from vgen_jax.black_box.training import answered_task
+from vgen_jax.data.batches import BatchesConfig
 from vgen_jax.devices.sharding import MeshConfig
 from vgen_jax.files.log import METRICS_FILE, read_metrics
 from vgen_jax.learning.checkpoint import Checkpoints
@@ -33,12 +33,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def batches(data: Path) -> Batches:
     return Batches(
-        PipelineConfig(str(data), "train", ((2, 3),), (1.0,), 8, 0, 0, "continuous", True, True, 0, False)
+        BatchesConfig(str(data), "train", ((2, 3),), (1.0,), 8, 0, 0, "continuous", True, True, 0, False)
     )  # fmt: skip
 
 
 def box(data: Path, ask: Ask, config: TrainConfig = TRAIN) -> Task:
-    return queried_task(boxes.init, Partial(boxes.around), batches(data), ask, "x0", config)
+    return answered_task(boxes.init, Partial(boxes.around), batches(data), ask, "x0", config)
 
 
 def losses(task: Task, workdir: Path) -> np.ndarray:
@@ -136,7 +136,7 @@ def test_a_question_that_depends_on_what_is_trained_is_refused(data: Path) -> No
 
         return objective
 
-    task = queried_task(boxes.init, Partial(around), batches(data), boxes.torch_ask(), "x0", TRAIN)
+    task = answered_task(boxes.init, Partial(around), batches(data), boxes.torch_ask(), "x0", TRAIN)
     with pytest.raises(VgenError, match="batch 0 is not finite"):
         next(task.data)
 
@@ -146,7 +146,7 @@ def test_an_objective_that_asks_twice_is_refused(data: Path) -> None:
         twice = lambda x, t, c: base(x, t, base(x, t, c) and c)  # noqa: E731
         return boxes.around(twice)
 
-    task = queried_task(boxes.init, Partial(around), batches(data), boxes.torch_ask(), "x0", TRAIN)
+    task = answered_task(boxes.init, Partial(around), batches(data), boxes.torch_ask(), "x0", TRAIN)
     with pytest.raises(VgenError, match="asks its base 2 times"):
         next(task.data)
 

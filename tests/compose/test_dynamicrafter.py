@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vgen_jax.black_box.ask import Ask
-from vgen_jax.black_box.sampling import sample_asked
+from vgen_jax.black_box.sampling import sample_black_box
 from vgen_jax.compose.dynamicrafter import image_to_video
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.diffusion.schedules import Schedule
@@ -30,7 +30,7 @@ def network(clip: np.ndarray, t_B: np.ndarray, condition: Condition) -> np.ndarr
 def sampled(ask: Ask, schedule: Schedule) -> np.ndarray:
     keys = jax.random.split(jax.random.key(0), 2)
     condition = Condition(past_BTHWC=PAST)
-    made = sample_asked(
+    made = sample_black_box(
         lambda base: base, image_to_video(ask, schedule), "v", schedule, SAMPLER, START, condition, keys
     )
     return np.asarray(made)

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vgen_jax.data.batches import Batch, PipelineConfig, evaluation_windows, make_iterator, to_batch
+from vgen_jax.data.batches import Batch, BatchesConfig, evaluation_windows, make_iterator, to_batch
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.windows import WindowIndex
 from vgen_jax.types import VgenError
 
 
-def config(folder: Path, **changes) -> PipelineConfig:
-    base = PipelineConfig(
+def config(folder: Path, **changes) -> BatchesConfig:
+    base = BatchesConfig(
         data_dir=str(folder), split="train", windows=((4, 4), (1, 4)), window_weights=(3.0, 1.0), batch_size=4,
         token_length=16, seed=0, action="continuous", shuffle=True, repeat=True, workers=0, with_pose=True,
     )  # fmt: skip

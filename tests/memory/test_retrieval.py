@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from vgen_jax.memory.retrieval import Retrieval, Walk
+from vgen_jax.memory.retrieval import DeadReckoning, Retrieval
 from vgen_jax.types import Past, VgenError
 
 SCALE = (7.5, 0.5, 0.6)
-WALK = Walk(("turn", "forward", "strafe"), SCALE)
+WALK = DeadReckoning(("turn", "forward", "strafe"), SCALE)
 KEYS = jax.random.split(jax.random.key(0), 2)
 
 
@@ -89,7 +89,7 @@ def test_poses_and_motion_are_inverse() -> None:
 
 
 def test_a_walker_that_only_turns_and_walks() -> None:
-    walk = Walk(("forward", "turn"), (0.5, 10.0))
+    walk = DeadReckoning(("forward", "turn"), (0.5, 10.0))
     poses = walk.poses(np.asarray([[0.0, 9.0], [2.0, 0.0]]))
     np.testing.assert_allclose([poses.x[1], poses.y[1]], [0.0, 1.0], atol=1e-6)
     np.testing.assert_allclose(walk.motion(poses.at(0), poses.at(1)), [2.0, 0.0], atol=1e-6)
@@ -97,6 +97,6 @@ def test_a_walker_that_only_turns_and_walks() -> None:
 
 def test_other_actions_are_refused() -> None:
     with pytest.raises(VgenError, match="actions are left, right: a pose needs"):
-        Walk(("left", "right"), (1.0, 1.0))
+        DeadReckoning(("left", "right"), (1.0, 1.0))
     with pytest.raises(VgenError, match="needs a model with actions"):
         Retrieval(WALK).init(Past(np.zeros((2, 1, 1, 1, 1))), KEYS)

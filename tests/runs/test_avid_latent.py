@@ -18,7 +18,7 @@ from configs.avid import coinrun, rt1
 from tests import tiny
 from tests.data.importers import rlds
 from vgen_jax import runs
-from vgen_jax.black_box.sampling import sample_asked
+from vgen_jax.black_box.sampling import sample_black_box
 from vgen_jax.compose.dynamicrafter import image_to_video
 from vgen_jax.config import section
 from vgen_jax.data.records import EpisodeSource, read_info, write_text
@@ -97,10 +97,10 @@ def clips(folder: Path, method: str, split: str) -> list[tuple[np.ndarray, np.nd
     codec = avid_clips.codec(base.world, str(folder / "autoencoder" / "export"))
     space = data.source.info.action_spaces["continuous"]
     source = avid_clips.Source(folder / "real", rt1.PAST, space, 0, codec)
-    chosen = avid_clips.EntryConfig(method, "method", str(folder / method / "export"), ())
+    chosen = avid_clips.TableEntryConfig(method, "method", str(folder / method / "export"), ())
     entry, _ = avid_clips.load_entry(chosen, base, source.video(0).shape[1:])
     sampler = section(Sampler, rt1.VARIANTS["tiny"]["sampler"], "sampler")
-    settings = avid_clips.GenerateConfig(batch_size=2, seed=0)
+    settings = avid_clips.ClipsConfig(batch_size=2, seed=0)
     made = avid_clips.write_clips(entry, 0.0, source, sampler, base.world.schedule, settings, folder / "made")
     frames = lambda path: np.load(path)["frames"]  # noqa: E731
     return [(frames(path), frames(made / path.name)) for path in source.paths]
@@ -192,7 +192,7 @@ def test_an_adapter_is_trained_over_an_image_to_video_network(tmp_path: Path) ->
     params, _ = load_export(tmp_path / "avid" / "export")
     around = lambda base: avid_adapter(settings, world, base).predictor(params)  # noqa: E731
     keys = jax.random.split(jax.random.key(1), 1)
-    made = sample_asked(around, ask, "v", schedule, Sampler("ddim", 2), noise, condition, keys)
+    made = sample_black_box(around, ask, "v", schedule, Sampler("ddim", 2), noise, condition, keys)
     assert made.shape == noise.shape and np.isfinite(made).all()
 
 

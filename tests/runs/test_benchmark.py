@@ -19,10 +19,10 @@ from vgen_jax.bench.data_loading import (
     WARM_UP,
     Collecting,
     Loading,
-    Step,
+    StepSpeed,
     estimate_step,
     markdown,
-    stage_on_made_inputs,
+    stage_on_synthetic_data,
     time_collecting,
     time_loading,
     time_step,
@@ -132,7 +132,7 @@ def test_made_inputs_can_be_trained_on(config: ConfigDict, tmp_path: Path, store
     config.stage.objective.kind = "masked_diffusion"
     made = tmp_path / "made"
     made.mkdir()
-    stage = stage_on_made_inputs(config, Path(config.stage.data.data_dir), made, stored)
+    stage = stage_on_synthetic_data(config, Path(config.stage.data.data_dir), made, stored)
     task, _ = benchmark.TASKS["masked_diffusion"](stage)
     batch = next(task.data)
     info = read_info(stage.data.data_dir)
@@ -158,7 +158,7 @@ def test_a_run_writes_what_it_prints(
 
 
 def test_a_timed_step_is_not_called_an_estimate() -> None:
-    step = Step(10.0, 0.1, estimated=False)
+    step = StepSpeed(10.0, 0.1, estimated=False)
     table = markdown(COLLECTING, Loading(30.0, 240.0), step, {
         "device": "cpu", "cores": 2, "load_average_before": 0.0,
     })  # fmt: skip

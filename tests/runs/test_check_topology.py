@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from configs.bench import topology as configs
 from configs.slow import modelscope
-from vgen_jax.bench.topology import CheckConfig, Found, Row, exhausted, table_line, topology_mesh
+from vgen_jax.bench.topology import CheckConfig, Found, MeshRow, exhausted, table_line, topology_mesh
 from vgen_jax.devices.chips import CHIPS, Chip
 from vgen_jax.devices.collectives import Traffic
 from vgen_jax.runs import check_topology
@@ -88,7 +88,7 @@ def test_the_bound_is_the_longer_of_computing_and_sending() -> None:
     assert (found.least_seconds(chip), found.most_mfu(chip)) == (4.0, 0.75)
     sending = found._replace(collectives={"all-reduce": Traffic(1, 40), "all-gather": Traffic(2, 20)})
     assert (sending.sent_bytes, sending.least_seconds(chip), sending.most_mfu(chip)) == (60, 6.0, 0.5)
-    line = table_line(Row("v5e:1x2", 2, 1, 1), sending, chip)
+    line = table_line(MeshRow("v5e:1x2", 2, 1, 1), sending, chip)
     assert "| 6 | 50% |" in line and "| yes |" in line
 
 
@@ -102,7 +102,7 @@ def test_the_bound_is_the_longer_of_computing_and_sending() -> None:
 def test_what_does_not_fit_says_by_how_much(complaint: str) -> None:
     problem = exhausted(f"RESOURCE_EXHAUSTED: Ran out of memory {complaint}")
     assert problem == "needs 20.33G of 15.75G"
-    line = table_line(Row("v5e:8x8", 64, 1, 2), Found(problem=problem), CHIPS["TPU v5 lite"])
+    line = table_line(MeshRow("v5e:8x8", 64, 1, 2), Found(problem=problem), CHIPS["TPU v5 lite"])
     assert "**no**: needs 20.33G of 15.75G" in line and "0.00" not in line
     assert exhausted("RESOURCE_EXHAUSTED: Too much\nat 0x1") == "does not fit: RESOURCE_EXHAUSTED: Too much"
 
@@ -110,12 +110,12 @@ def test_what_does_not_fit_says_by_how_much(complaint: str) -> None:
 @pytest.mark.parametrize(
     ("row", "named"),
     [
-        (Row("v0:1x1", 1, 1, 1), "topology 'v0:1x1'"),
-        (Row("cpu:2", 3, 1, 1), "3x1 for cpu:2, which has 2 devices"),
-        (Row("cpu:4096", 4096, 1, 1), "mesh.cpu_devices"),
+        (MeshRow("v0:1x1", 1, 1, 1), "topology 'v0:1x1'"),
+        (MeshRow("cpu:2", 3, 1, 1), "3x1 for cpu:2, which has 2 devices"),
+        (MeshRow("cpu:4096", 4096, 1, 1), "mesh.cpu_devices"),
     ],
 )
-def test_a_mesh_that_cannot_be_is_named(row: Row, named: str) -> None:
+def test_a_mesh_that_cannot_be_is_named(row: MeshRow, named: str) -> None:
     with pytest.raises(VgenError, match=named):
         topology_mesh(row)
 

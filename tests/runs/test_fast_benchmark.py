@@ -14,16 +14,16 @@ from ml_collections import ConfigDict
 from configs.bench import fast_learning
 from configs.slow import modelscope
 from vgen_jax.bench.fast_learning import (
-    Cost,
     FastBenchmarkConfig,
-    Lane,
+    MemoryCost,
+    TimedRollout,
     interleaved,
     largest_program_mib,
-    make_lane,
     markdown,
     model_of,
     named,
     play,
+    timed_rollout,
 )
 from vgen_jax.config import section
 from vgen_jax.diffusion.samplers import Sampler
@@ -60,7 +60,7 @@ class Files:
         self.closed = True
 
 
-def lane(clock: Clock, name: str, times: Iterator[float], order: list[str]) -> Lane:
+def lane(clock: Clock, name: str, times: Iterator[float], order: list[str]) -> TimedRollout:
     def chunks() -> Iterator[SimpleNamespace]:
         for seconds in times:
             order.append(name)
@@ -68,7 +68,7 @@ def lane(clock: Clock, name: str, times: Iterator[float], order: list[str]) -> L
             clock.cpu += 2 * seconds
             yield SimpleNamespace(view=None, action=SimpleNamespace(text="go"), memory=())
 
-    return Lane(chunks(), Files(clock), lambda: (1, 1))
+    return TimedRollout(chunks(), Files(clock), lambda: (1, 1))
 
 
 def test_the_median_of_chunks_that_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,10 @@ def test_what_a_program_needs_beside_its_arguments_is_counted() -> None:
 
 
 def test_ratios_are_to_none() -> None:
-    costs = {"none": Cost(2.0, 4.0, 100.0, 200.0, 10.0, 20.0), "temp_lora": Cost(3.0, 5.0, 110.0, 300.0, 40.0, 50.0)}
+    costs = {
+        "none": MemoryCost(2.0, 4.0, 100.0, 200.0, 10.0, 20.0),
+        "temp_lora": MemoryCost(3.0, 5.0, 110.0, 300.0, 40.0, 50.0),
+    }
     results = named(costs)
     assert results["seconds_ratio/temp_lora"] == 1.5 and results["peak_mib_ratio/temp_lora"] == 1.1
     assert results["held_mib_ratio/temp_lora"] == 4.0 and "seconds_ratio/none" not in results
@@ -143,7 +146,7 @@ def test_a_made_model_of_modelscopes_kind_plays(tmp_path: Path) -> None:
     assert set(raw["memories"]) == {"none", "temp_lora_attention"}
     for name in ("none", "temp_lora_attention"):
         memory = section(MemoryConfig, raw["memories"][name], name)
-        lane = make_lane(model, settings, Sampler("ddim", 1), memory, tmp_path / name)
+        lane = timed_rollout(model, settings, Sampler("ddim", 1), memory, tmp_path / name)
         seconds, _ = play(lane)
         chunk = next(lane.chunks)
         lane.videos.close()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs.bench import memory as configs
-from vgen_jax.bench.footprint import PROGRAMS, Program, Row
+from vgen_jax.bench.footprint import PROGRAMS, FootprintRow, Program
 from vgen_jax.config import section
 from vgen_jax.runs import footprint
 from vgen_jax.types import VgenError
@@ -26,7 +26,7 @@ def nbytes(shapes: Any) -> int:
 
 def program(what: str, **changes: Any) -> Program:
     values = {"batch": 2, "frames": 3, "height": 8, "width": 4, "dtype": "float32", "remat": "none", **changes}
-    return PROGRAMS[what](Row(what, **values), SLOW, AUTOENCODER)
+    return PROGRAMS[what](FootprintRow(what, **values), SLOW, AUTOENCODER)
 
 
 @pytest.mark.slow

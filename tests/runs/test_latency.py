@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from configs.bench import latency as configs
-from vgen_jax.bench.fast_learning import Lane
+from vgen_jax.bench.fast_learning import TimedRollout
 from vgen_jax.bench.latency import Wait, markdown, timed
 from vgen_jax.files.run_folder import resolved
 from vgen_jax.runs import latency
@@ -19,7 +19,7 @@ def test_the_median_and_the_slowest_after_the_warm_up(monkeypatch: pytest.Monkey
     monkeypatch.setattr(latency, "play", lambda lane: (next(lane.chunks), 0.0))
     closed = []
     lanes = {
-        steps: Lane(times, SimpleNamespace(close=lambda: closed.append(1)), lambda: (1, 0))
+        steps: TimedRollout(times, SimpleNamespace(close=lambda: closed.append(1)), lambda: (1, 0))
         for steps, times in seconds.items()
     }
     assert timed(lanes, 3, 2) == {4: Wait(2.0, 7.0, 0), 25: Wait(6.0, 9.0, 0)}

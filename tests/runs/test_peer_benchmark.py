@@ -15,8 +15,8 @@ from flax import traverse_util
 from configs.bench import peers as configs
 from tests import tiny
 from vgen_jax.bench.peers.pixel_unet import PixelUNet
-from vgen_jax.bench.peers.settings import Lane, PeerConfig
-from vgen_jax.bench.peers.timing import Cost, interleaved, named, table_lines
+from vgen_jax.bench.peers.settings import PeerConfig, TimedCall
+from vgen_jax.bench.peers.timing import CallCost, interleaved, named, table_lines
 from vgen_jax.devices.chips import Chip
 from vgen_jax.models import unet_pixel
 from vgen_jax.runs import peer_benchmark
@@ -87,21 +87,21 @@ def test_sides_take_turns_after_their_warm_up(monkeypatch: pytest.MonkeyPatch) -
     now, calls = [0.0], []
     seconds = {"vgen_jax": iter([60.0, 9.0, 1.0, 2.0, 50.0]), "PyTorch": iter([30.0, 9.0, 3.0, 4.0, 5.0])}
 
-    def lane(name: str) -> Lane:
+    def lane(name: str) -> TimedCall:
         def call() -> None:
             now[0] += next(seconds[name])
             calls.append(name[0])
 
-        return Lane(call, lambda: None)
+        return TimedCall(call, lambda: None)
 
     monkeypatch.setattr(peer_benchmark.time, "perf_counter", lambda: now[0])
     costs = interleaved({name: lane(name) for name in seconds}, 3)
-    assert costs == {"vgen_jax": Cost(60.0, 2.0, None), "PyTorch": Cost(30.0, 4.0, None)}
+    assert costs == {"vgen_jax": CallCost(60.0, 2.0, None), "PyTorch": CallCost(30.0, 4.0, None)}
     assert "".join(calls) == "vPvPPvvPPv"
 
 
 def test_ratios_and_mfu() -> None:
-    costs = {"vgen_jax": Cost(5.0, 0.5, 100.0), "PyTorch": Cost(1.0, 1.0, None)}
+    costs = {"vgen_jax": CallCost(5.0, 0.5, 100.0), "PyTorch": CallCost(1.0, 1.0, None)}
     chip = Chip(flops=8e12, memory=1)
     found = named("train", costs, int(4e12), chip, 2)
     assert found["train/speed_over_pytorch"] == 2.0 and math.isclose(found["train/vgen_jax/mfu"], 0.5)

@@ -78,7 +78,7 @@ def slow(model: SlowModel) -> SlowModel:  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def paths(slow: SlowModel, data_dir: Path) -> list[revisit_paths.Path]:
+def paths(slow: SlowModel, data_dir: Path) -> list[revisit_paths.RecordedPath]:
     return revisit_paths.load_paths(slow, EpisodeSource(data_dir, "revisit_12"), PATHS, LENGTH, FUTURE)
 
 
@@ -124,7 +124,7 @@ def minus_one(recalled: Recalled, window: VideoBatch, key_B: Key) -> Array:
 
 
 def test_a_memory_watches_the_first_visit_and_the_way_back_is_generated(
-    slow: SlowModel, paths: list[revisit_paths.Path]
+    slow: SlowModel, paths: list[revisit_paths.RecordedPath]
 ) -> None:
     """Each path of a batch for as long as it takes itself."""
     sampler = revisit_paths.watching(minus_one, paths, FUTURE, slow.autoencoder.encode)
@@ -139,7 +139,7 @@ def test_a_memory_watches_the_first_visit_and_the_way_back_is_generated(
     assert {path.watched for path in paths} == {2, 3}
 
 
-def test_every_path_has_its_own_actions_and_texts(slow: SlowModel, paths: list[revisit_paths.Path]) -> None:
+def test_every_path_has_its_own_actions_and_texts(slow: SlowModel, paths: list[revisit_paths.RecordedPath]) -> None:
     start = revisit_paths.start_of(paths, PAST, slow.autoencoder.encode)
     *_, last = rollout(minus_one, Notes(), start, revisit_paths.actions_of(paths, FUTURE), FUTURE, jax.random.key(0))
     actions = np.concatenate([actions for _, actions, _ in last.memory], axis=1)
@@ -150,7 +150,7 @@ def test_every_path_has_its_own_actions_and_texts(slow: SlowModel, paths: list[r
 
 
 @pytest.mark.parametrize("protocol", ["generated", "primed"])
-def test_the_recording_scores_best(paths: list[revisit_paths.Path], protocol: Any) -> None:
+def test_the_recording_scores_best(paths: list[revisit_paths.RecordedPath], protocol: Any) -> None:
     """A video that forgets the way back is worse in everything that tells likeness."""
     prefix = "primed_" if protocol == "primed" else ""
     path = paths[0]
@@ -165,7 +165,7 @@ def test_the_recording_scores_best(paths: list[revisit_paths.Path], protocol: An
             assert sign * best[name] > sign * worse[name], name
 
 
-def test_what_was_watched_does_not_count(paths: list[revisit_paths.Path]) -> None:
+def test_what_was_watched_does_not_count(paths: list[revisit_paths.RecordedPath]) -> None:
     """All but the pairs' earlier visits, which are real in a primed video."""
     path = paths[0]._replace(pairs_N2=np.array([[4, 8]]))
     changed = path.video_THWC.copy()

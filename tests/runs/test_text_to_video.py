@@ -59,7 +59,7 @@ def test_a_video_for_every_prompt(folder: Path, tmp_path: Path, monkeypatch: pyt
 
     # A second start has no need of the text tower.
     monkeypatch.setattr(text_to_video, "text_embeddings", lambda *_: pytest.fail("the embeddings are there"))
-    found = text_to_video.kept_embeddings(str(folder), ["go a", "b", "z"], tmp_path / text_to_video.EMBEDDINGS_FILE)
+    found = text_to_video.cached_embeddings(str(folder), ["go a", "b", "z"], tmp_path / text_to_video.EMBEDDINGS_FILE)
     np.testing.assert_array_equal(found, embedded)
 
 
@@ -93,7 +93,7 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(folder: Path, tmp_path: Pa
 def test_damaged_embeddings_are_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "e.safetensors").write_bytes(b"no")
     with pytest.raises(VgenError, match="is damaged .*delete it"):
-        text_to_video.kept_embeddings(str(folder), ["go"], tmp_path / "e.safetensors")
+        text_to_video.cached_embeddings(str(folder), ["go"], tmp_path / "e.safetensors")
 
 
 def test_parameters_move_in_place() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from configs.eval import action_predictor
 from tests import tiny
-from vgen_jax.data.batches import PipelineConfig
+from vgen_jax.data.batches import BatchesConfig
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.evaluation.action_predictor import (
     ActionConfig,
@@ -99,8 +99,8 @@ def test_single_frames_are_compared_in_what_the_predictor_sees(tmp_path: Path) -
     assert not np.allclose(features(much), found, atol=1e-2)
 
 
-def pipeline(folder: Path, action: str) -> PipelineConfig:
-    return PipelineConfig(str(folder), "train", ((1, 4),), (1.0,), 4, 0, 0, action, True, True, 0, False)
+def pipeline(folder: Path, action: str) -> BatchesConfig:
+    return BatchesConfig(str(folder), "train", ((1, 4),), (1.0,), 4, 0, 0, action, True, True, 0, False)
 
 
 def test_the_target_is_normalised_over_all_training_data(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from vgen_jax.compose.mixing import action_guidance, product_of_experts
 from vgen_jax.config import section
 from vgen_jax.data.text import encode_text
 from vgen_jax.diffusion.prediction import KINDS
-from vgen_jax.diffusion.samplers import Sampler, walk
+from vgen_jax.diffusion.samplers import Sampler, trajectory
 from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.files.exports import export
 from vgen_jax.learning.slow import TrainConfig, make_update
@@ -183,7 +183,7 @@ def test_every_kind_samples() -> None:
         schedule = dataclasses.replace(SCHEDULE, zero_terminal_snr=kind != "eps")
         dataclasses.replace(WORLD, kind=kind, schedule=schedule)  # is no world that is refused
         predictor = avid(lambda *a, kind=kind: Prediction(half(*a).value, kind), adapted)
-        way = walk(Sampler("ddim", 2), schedule)
+        way = trajectory(Sampler("ddim", 2), schedule)
         carry, rows = way.start(x), way.rows()
         for n in range(2):
             row = {name: column[n] for name, column in rows.items()}

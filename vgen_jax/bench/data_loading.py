@@ -20,13 +20,13 @@ from ml_collections import ConfigDict
 
 from vgen_jax.bench.synthetic import write_autoencoder, write_latents
 from vgen_jax.config import section
-from vgen_jax.data.batches import PipelineConfig, make_iterator, to_batch
+from vgen_jax.data.batches import BatchesConfig, make_iterator, to_batch
 from vgen_jax.devices.chips import CHIPS
 from vgen_jax.devices.sharding import MeshConfig, batch_sharding, global_batch, make_mesh, replicated
 from vgen_jax.learning.slow import CompiledUpdate, TrainConfig, abstract_state, make_update
 from vgen_jax.learning.state import OptimizerConfig, make_optimizer
 from vgen_jax.simulators.collect import CollectConfig, collect
-from vgen_jax.tasks.inputs import pipeline_config
+from vgen_jax.tasks.inputs import batches_config
 from vgen_jax.tasks.registry import TASKS
 from vgen_jax.types import VgenError, VideoBatch
 from vgen_jax.worlds.autoencoder import AutoencoderConfig
@@ -81,7 +81,7 @@ class Loading(NamedTuple):
     frames_per_second: float
 
 
-class Step(NamedTuple):
+class StepSpeed(NamedTuple):
     """What the training step takes; ``estimated`` for one H100 if it was not timed."""
 
     windows_per_second: float
@@ -133,7 +133,7 @@ def cpu_seconds_of_children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def stage_on_made_inputs(config: ConfigDict, frames: Path, folder: Path, latents: bool) -> ConfigDict:
+def stage_on_synthetic_data(config: ConfigDict, frames: Path, folder: Path, latents: bool) -> ConfigDict:
     """``config.stage`` on the data set ``frames``, or random latents of its lengths, with an autoencoder of zeros."""
     write_autoencoder(folder / "autoencoder", section(AutoencoderConfig, config.autoencoder, "autoencoder"))
     data = frames
@@ -145,7 +145,7 @@ def stage_on_made_inputs(config: ConfigDict, frames: Path, folder: Path, latents
     return ConfigDict({**stage, **made}).lock()
 
 
-def time_loading(data: PipelineConfig, batches: int) -> Loading:
+def time_loading(data: BatchesConfig, batches: int) -> Loading:
     """The loader at full speed: nothing is done with what it gives."""
     iterator = make_iterator(data, 0, 1)
     for _ in range(WARM_UP):
@@ -172,7 +172,7 @@ class _Training:
         self.init, self.abstract, self.shardings = abstract_state(task, optimizer, self.mesh, mesh_config, config.seed)
         self.update = make_update(optimizer, config)
         self.objective = jax.device_put(task.objective, replicated(self.mesh))
-        self.data = pipeline_config(stage)
+        self.data = batches_config(stage)
 
     def batches(self) -> Iterator[VideoBatch]:
         """One batch per window length."""
@@ -187,7 +187,7 @@ class _Training:
         return float(np.average(per_batch, weights=self.data.window_weights)) / self.data.batch_size
 
 
-def time_step(stage: ConfigDict, steps: int) -> Step:
+def time_step(stage: ConfigDict, steps: int) -> StepSpeed:
     """Times the compiled update on a fixed batch of every window length."""
     training = _Training(stage)
     update = CompiledUpdate(training.update, training.shardings, training.mesh)
@@ -203,10 +203,10 @@ def time_step(stage: ConfigDict, steps: int) -> Step:
         jax.block_until_ready(state)
         seconds.append((time.perf_counter() - start) / steps)
         flops.append(update.flops_per_device * training.mesh.size)
-    return Step(1.0 / training.mean_per_window(seconds), training.mean_per_window(flops) / 1e12, estimated=False)
+    return StepSpeed(1.0 / training.mean_per_window(seconds), training.mean_per_window(flops) / 1e12, estimated=False)
 
 
-def estimate_step(stage: ConfigDict) -> Step:
+def estimate_step(stage: ConfigDict) -> StepSpeed:
     """What one H100 would consume at 40 % of its peak: the FLOPs of the update as it is given to the compiler."""
     training = _Training(stage)
     jitted = jax.jit(training.update)
@@ -217,10 +217,10 @@ def estimate_step(stage: ConfigDict) -> Step:
             raise VgenError("this JAX backend counts no FLOPs: set benchmark.estimate_on_cpu=False")
         counts.append(cost["flops"])
     flops = training.mean_per_window(counts)
-    return Step(ASSUMED_UTILISATION * H100_BF16_FLOPS / flops, flops / 1e12, estimated=True)
+    return StepSpeed(ASSUMED_UTILISATION * H100_BF16_FLOPS / flops, flops / 1e12, estimated=True)
 
 
-def named(collecting: Collecting, loading: Loading, step: Step) -> dict[str, Any]:
+def named(collecting: Collecting, loading: Loading, step: StepSpeed) -> dict[str, Any]:
     """The flat results."""
     return {
         "collect_frames_per_second_one_process": collecting.alone,
@@ -236,7 +236,7 @@ def named(collecting: Collecting, loading: Loading, step: Step) -> dict[str, Any
     }
 
 
-def markdown(collecting: Collecting, loading: Loading, step: Step, machine: Mapping[str, Any]) -> str:
+def markdown(collecting: Collecting, loading: Loading, step: StepSpeed, machine: Mapping[str, Any]) -> str:
     """The results as a table."""
     utilisation = f"{ASSUMED_UTILISATION:.0%} of one H100's {H100_BF16_FLOPS / 1e12:.0f} TFLOP/s"
     how = f"estimated: {utilisation}; not timed" if step.estimated else f"timed on {machine['device']}"

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vgen_jax.bench.synthetic import made_model
+from vgen_jax.bench.synthetic import synthetic_model
 from vgen_jax.config import section
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.files.log import forget_peak, peak_mib, progress
@@ -71,7 +71,7 @@ class FastBenchmarkConfig:
                 raise VgenError(f"benchmark.{name} is {getattr(self, name)}: use 1 or more")
 
 
-class Lane(NamedTuple):
+class TimedRollout(NamedTuple):
     """A rollout with one memory, the files it writes, and how often its sampler and its update were compiled."""
 
     chunks: Iterator[Generated]
@@ -79,7 +79,7 @@ class Lane(NamedTuple):
     compilations: Callable[[], tuple[int, int]]
 
 
-class Cost(NamedTuple):
+class MemoryCost(NamedTuple):
     """What a memory costs: the median chunk in seconds, and memory in MiB.
 
     Attributes:
@@ -104,12 +104,12 @@ def model_of(raw: Mapping[str, Any]) -> SlowModel:
     made = raw["made"]
     slow = section(SlowConfig, made["slow"], "made.slow")
     autoencoder = section(AutoencoderConfig, made["autoencoder"], "made.autoencoder")
-    return made_model(slow, autoencoder, made["height"], made["width"], raw["benchmark"]["future"])
+    return synthetic_model(slow, autoencoder, made["height"], made["width"], raw["benchmark"]["future"])
 
 
-def make_lane(
+def timed_rollout(
     model: SlowModel, settings: FastBenchmarkConfig, sampler: Sampler, memory_config: MemoryConfig, folder: Path
-) -> Lane:
+) -> TimedRollout:
     """A rollout from random frames, on which no speed depends, along every command of the model's data in turn."""
     world = slow_world(model, sampler, memory_config, settings.past, settings.future, settings.guidance)
     shape = (settings.videos, settings.past, *world.size, 3)
@@ -117,22 +117,22 @@ def make_lane(
     commands = world.codec.chunks(itertools.cycle(world.commands))
     chunks = rollout(world, world.start(frames_BTHWC), commands)
     videos = Videos(folder, frames_BTHWC[:, -1], world.fps, gif=False, chunk=settings.future)
-    return Lane(chunks, videos, world.compilations)
+    return TimedRollout(chunks, videos, world.compilations)
 
 
-def play(lane: Lane) -> tuple[float, float]:
+def play(lane: TimedRollout) -> tuple[float, float]:
     """One chunk to its very end; its seconds by the clock and of CPU time.
 
     The frames are fetched and written while the memory learns, as in a rollout.
     """
-    begun, cpu_begun = time.perf_counter(), time.process_time()
+    started, cpu_started = time.perf_counter(), time.process_time()
     chunk = next(lane.chunks)
     lane.videos.add([chunk.step.frames_BTHWC], chunk.step.text)
     jax.block_until_ready(chunk.state)
-    return time.perf_counter() - begun, time.process_time() - cpu_begun
+    return time.perf_counter() - started, time.process_time() - cpu_started
 
 
-def interleaved(lanes: Mapping[str, Lane], chunks: int, warm_up: int) -> dict[str, tuple[float, float]]:
+def interleaved(lanes: Mapping[str, TimedRollout], chunks: int, warm_up: int) -> dict[str, tuple[float, float]]:
     """The median seconds and CPU seconds of a chunk of each lane; who is first changes from round to round."""
     for lane in lanes.values():
         for _ in range(warm_up):
@@ -171,7 +171,7 @@ def peak_of(raw: Mapping[str, Any], key: str, cache: str, chunks: int) -> tuple[
     memory_config = section(MemoryConfig, raw["memories"][key], f"memories.{key}")
     model = model_of(raw)
     with tempfile.TemporaryDirectory() as folder:
-        lane = make_lane(model, settings, sampler, memory_config, Path(folder))
+        lane = timed_rollout(model, settings, sampler, memory_config, Path(folder))
         play(lane)
         since_start = peak_mib()
         forget_peak()
@@ -190,7 +190,7 @@ def largest_program_mib() -> float:
     return most / 2**20
 
 
-def named(costs: Mapping[str, Cost]) -> dict[str, float]:
+def named(costs: Mapping[str, MemoryCost]) -> dict[str, float]:
     """The flat results; ratios are to ``none``."""
     results: dict[str, float] = {}
     for key, cost in costs.items():
@@ -201,7 +201,7 @@ def named(costs: Mapping[str, Cost]) -> dict[str, float]:
     return results
 
 
-def markdown(costs: Mapping[str, Cost], results: Mapping[str, Any]) -> str:
+def markdown(costs: Mapping[str, MemoryCost], results: Mapping[str, Any]) -> str:
     """The results as a table."""
     columns = ("s a chunk", "CPU s a chunk", "peak MiB", "peak since start, MiB", "arrays held, MiB", "device, MiB")
     lines = [

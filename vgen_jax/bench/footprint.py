@@ -31,7 +31,7 @@ Shapes = Any  # a pytree of ShapeDtypeStructs
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class FootprintRow:
     """One program.
 
     Attributes:
@@ -71,7 +71,7 @@ class FootprintConfig:
     topology: str
 
 
-def table_line(row: Row, found: Mapping[str, int]) -> str:
+def table_line(row: FootprintRow, found: Mapping[str, int]) -> str:
     """A row of the Markdown table."""
     cells = [f"{n / 2**30:.2f}" for n in (found["argument_bytes"], found["temporary_bytes"], found["bytes"])]
     return f"| {' | '.join([*map(str, dataclasses.astuple(row)), *cells])} |"
@@ -96,7 +96,7 @@ def compile_mesh(topology: str) -> Mesh:
     return Mesh(found.devices, ("data",))
 
 
-def footprint(row: Row, slow: SlowConfig, autoencoder: AutoencoderConfig, mesh: Mesh) -> dict[str, int]:
+def footprint(row: FootprintRow, slow: SlowConfig, autoencoder: AutoencoderConfig, mesh: Mesh) -> dict[str, int]:
     """Bytes per device: of the arguments, of the temporaries, and in all (what is returned included)."""
     whole, split = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec("data")))
     place = lambda shapes, sharding: jax.tree.map(  # noqa: E731
@@ -126,21 +126,21 @@ def footprint(row: Row, slow: SlowConfig, autoencoder: AutoencoderConfig, mesh: 
 Program = tuple[Callable[..., Any], Shapes, Shapes, bool]
 
 
-def _sized(row: Row, slow: SlowConfig) -> SlowConfig:
+def _sized(row: FootprintRow, slow: SlowConfig) -> SlowConfig:
     return dataclasses.replace(slow, unet=dataclasses.replace(slow.unet, dtype=row.dtype, remat=row.remat))
 
 
-def _latents(row: Row, slow: SlowConfig, autoencoder: AutoencoderConfig) -> jax.ShapeDtypeStruct:
+def _latents(row: FootprintRow, slow: SlowConfig, autoencoder: AutoencoderConfig) -> jax.ShapeDtypeStruct:
     factor = autoencoder_network(autoencoder).factor
     shape = (row.batch, row.frames, row.height // factor, row.width // factor, slow.latent_channels)
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _text(row: Row, slow: SlowConfig) -> jax.ShapeDtypeStruct:
+def _text(row: FootprintRow, slow: SlowConfig) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((row.batch, TEXT_TOKENS, slow.text.width), dtype_of(row.dtype))
 
 
-def _forward(row: Row, slow: SlowConfig, autoencoder: AutoencoderConfig) -> Program:
+def _forward(row: FootprintRow, slow: SlowConfig, autoencoder: AutoencoderConfig) -> Program:
     networks = denoiser(_sized(row, slow))
     params = jax.eval_shape(networks.init, jax.random.key(0))
     cast = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, dtype_of(row.dtype)), params)
@@ -153,7 +153,7 @@ def _forward(row: Row, slow: SlowConfig, autoencoder: AutoencoderConfig) -> Prog
     return forward, cast, (_latents(row, slow, autoencoder), t, _text(row, slow)), False
 
 
-def _train(row: Row, slow: SlowConfig, autoencoder: AutoencoderConfig) -> Program:
+def _train(row: FootprintRow, slow: SlowConfig, autoencoder: AutoencoderConfig) -> Program:
     networks, optimizer = denoiser(_sized(row, slow)), make_optimizer(OptimizerConfig())
     state = jax.eval_shape(lambda: init_state(networks.init, optimizer, jax.random.key(0)))
 
@@ -170,8 +170,8 @@ def _train(row: Row, slow: SlowConfig, autoencoder: AutoencoderConfig) -> Progra
     return update, state, (batch, _text(row, slow)), True
 
 
-def _coder(method: str) -> Callable[[Row, SlowConfig, AutoencoderConfig], Program]:
-    def program(row: Row, slow: SlowConfig, autoencoder: AutoencoderConfig) -> Program:
+def _coder(method: str) -> Callable[[FootprintRow, SlowConfig, AutoencoderConfig], Program]:
+    def program(row: FootprintRow, slow: SlowConfig, autoencoder: AutoencoderConfig) -> Program:
         network = autoencoder_network(dataclasses.replace(autoencoder, dtype=row.dtype))
         frames = jax.ShapeDtypeStruct((row.batch, row.frames, row.height, row.width, 3), jnp.float32)
         one = jax.ShapeDtypeStruct((1, network.factor, network.factor, 3), jnp.float32)
@@ -182,7 +182,7 @@ def _coder(method: str) -> Callable[[Row, SlowConfig, AutoencoderConfig], Progra
     return program
 
 
-PROGRAMS: dict[str, Callable[[Row, SlowConfig, AutoencoderConfig], Program]] = {
+PROGRAMS: dict[str, Callable[[FootprintRow, SlowConfig, AutoencoderConfig], Program]] = {
     "forward": _forward,
     "train": _train,
     "encode": _coder("encode"),

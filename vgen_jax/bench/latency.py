@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from vgen_jax.bench.fast_learning import Lane, play
+from vgen_jax.bench.fast_learning import TimedRollout, play
 
 
 class Wait(NamedTuple):
@@ -20,7 +20,7 @@ class Wait(NamedTuple):
     compilations: int
 
 
-def timed(lanes: Mapping[int, Lane], chunks: int, warm_up: int) -> dict[int, Wait]:
+def timed(lanes: Mapping[int, TimedRollout], chunks: int, warm_up: int) -> dict[int, Wait]:
     """Every lane's wait; who is first changes from round to round."""
     for lane in lanes.values():
         for _ in range(warm_up):

@@ -17,12 +17,12 @@ from ml_collections import ConfigDict
 
 from vgen_jax.config import section
 from vgen_jax.convert import exports, files, kl_vae, modelscope, schedulers
-from vgen_jax.data.batches import PipelineConfig
+from vgen_jax.data.batches import BatchesConfig
 from vgen_jax.data.records import INFO_FILE, EpisodeWriter, shard_name, write_text
 from vgen_jax.data.schema import ActionSpace, Command, DatasetInfo, Episode, TextSpan
 from vgen_jax.data.text import encode_text
 from vgen_jax.files.exports import export
-from vgen_jax.tasks.inputs import pipeline_config
+from vgen_jax.tasks.inputs import batches_config
 from vgen_jax.types import Array, VgenError
 from vgen_jax.worlds import pretrained
 from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network, autoencoder_of, load_autoencoder
@@ -31,12 +31,12 @@ from vgen_jax.worlds.slow import SlowModel
 from vgen_jax.worlds.slow_networks import SlowConfig, denoiser
 from vgen_jax.worlds.texts import window_tokens
 
-MADE = ("autoencoder", "masked_diffusion", "finetune")  # objectives that inputs can be made for
+OBJECTIVES = ("autoencoder", "masked_diffusion", "finetune")  # objectives that inputs can be made for
 SCENE = "made/0"
 
 
 @dataclasses.dataclass(frozen=True)
-class Made:
+class SyntheticData:
     """What the inputs are to be like.
 
     Attributes:
@@ -56,8 +56,8 @@ class Made:
                 raise VgenError(f"made.{name} is {getattr(self, name)}: use 1 or more")
 
 
-def made_stage(
-    stage: ConfigDict, made: Made, slow: Mapping[str, Any], autoencoder: AutoencoderConfig, folder: Path
+def synthetic_stage(
+    stage: ConfigDict, made: SyntheticData, slow: Mapping[str, Any], autoencoder: AutoencoderConfig, folder: Path
 ) -> ConfigDict:
     """``stage``, a config of ``train``, on inputs that are written to ``folder``.
 
@@ -67,9 +67,11 @@ def made_stage(
     Raises:
         VgenError: for an objective that inputs cannot be made for.
     """
-    if stage.objective.kind not in MADE:
-        raise VgenError(f"no inputs can be made for objective.kind '{stage.objective.kind}': use {', '.join(MADE)}")
-    write_frames(folder / "frames", pipeline_config(stage), made)
+    if stage.objective.kind not in OBJECTIVES:
+        raise VgenError(
+            f"no inputs can be made for objective.kind '{stage.objective.kind}': use {', '.join(OBJECTIVES)}"
+        )
+    write_frames(folder / "frames", batches_config(stage), made)
     write_autoencoder(folder / "autoencoder", autoencoder)
     data = folder / "frames"
     if made.latents:
@@ -78,8 +80,8 @@ def made_stage(
     out = {**stage.to_dict(), "autoencoder_dir": str(folder / "autoencoder")}
     out["data"] = {**out["data"], "data_dir": str(data)}
     if stage.objective.kind == "finetune":
-        write_pipeline(folder / "pipeline", folder / "autoencoder", section(SlowConfig, slow, "slow"))
-        windows = pipeline_config(ConfigDict(out))
+        write_pretrained(folder / "pipeline", folder / "autoencoder", section(SlowConfig, slow, "slow"))
+        windows = batches_config(ConfigDict(out))
         tokens = window_tokens(str(data), windows.split, windows.windows, windows.token_length)
         tokens = np.concatenate([tokens, np.eye(1, windows.token_length, dtype=np.int32)])
         embedding = np.zeros((len(tokens), pretrained.CLIP_TOKENS, slow["text"]["width"]), np.float16)
@@ -89,7 +91,7 @@ def made_stage(
     return ConfigDict(out).lock()
 
 
-def write_frames(folder: Path, data: PipelineConfig, made: Made) -> None:
+def write_frames(folder: Path, data: BatchesConfig, made: SyntheticData) -> None:
     """One black episode that is long enough for every window, with both kinds of actions and a text."""
     folder.mkdir(parents=True)
     steps = max(sum(window) for window in data.windows)
@@ -138,7 +140,7 @@ def write_latents(frames: Path, folder: Path, autoencoder_dir: Path) -> None:
     encode_data(frames, folder, autoencoder, random_latents)
 
 
-def write_pipeline(folder: Path, autoencoder_dir: Path, slow: SlowConfig) -> None:
+def write_pretrained(folder: Path, autoencoder_dir: Path, slow: SlowConfig) -> None:
     """The definition of a converted pipeline, with its autoencoder and without the weights of its UNet."""
     width = {"in_channels": slow.latent_channels, "out_channels": slow.latent_channels}
     shape = {k: v for k, v in dataclasses.asdict(slow.unet).items() if k in pretrained.SHAPE}
@@ -151,7 +153,7 @@ def write_pipeline(folder: Path, autoencoder_dir: Path, slow: SlowConfig) -> Non
     os.symlink(autoencoder_dir, folder / kl_vae.PART)
 
 
-def made_model(
+def synthetic_model(
     slow: SlowConfig, shape: AutoencoderConfig, height: int, width: int, chunk: int, text: str = "go"
 ) -> SlowModel:
     """A slow model of random weights, in memory alone; its one command is ``text``.

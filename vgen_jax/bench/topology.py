@@ -32,7 +32,7 @@ from vgen_jax.devices.collectives import Traffic, traffic
 from vgen_jax.devices.flops import jaxpr_flops
 from vgen_jax.learning.slow import CompiledUpdate, Task, TrainConfig, abstract_state, make_update
 from vgen_jax.learning.state import OptimizerConfig, make_optimizer
-from vgen_jax.tasks.inputs import pipeline_config
+from vgen_jax.tasks.inputs import batches_config
 from vgen_jax.tasks.registry import TASKS
 from vgen_jax.types import VgenError
 
@@ -41,7 +41,7 @@ GIB = 2**30
 EFFORTS = ("", "O0", "O1", "O2", "O3")  # of XLA, "" its own choice
 
 
-class Row(NamedTuple):
+class MeshRow(NamedTuple):
     """A topology, such as ``v5e:8x8``, or ``cpu:8`` for eight simulated devices; the mesh; micro-batches."""
 
     topology: str
@@ -97,7 +97,7 @@ class Found(NamedTuple):
         return self.model_flops / chip.flops / self.least_seconds(chip)
 
 
-def topology_mesh(row: Row) -> Mesh:
+def topology_mesh(row: MeshRow) -> Mesh:
     """The mesh of a row over devices that need not be there.
 
     Raises:
@@ -128,7 +128,7 @@ def topology_mesh(row: Row) -> Mesh:
     return Mesh(devices.reshape(row.data, row.fsdp), sh.AXES)
 
 
-class Step:
+class TrainingStep:
     """The training step of a stage, for any mesh."""
 
     def __init__(self, stage: ConfigDict):
@@ -137,7 +137,7 @@ class Step:
         self._train = section(TrainConfig, stage.train, "train")
         self._mesh = section(sh.MeshConfig, stage.mesh, "mesh")
         self._optimizer = make_optimizer(section(OptimizerConfig, stage.optimizer, "optimizer"))
-        data = pipeline_config(stage)
+        data = batches_config(stage)
         longest = max(data.windows, key=sum)
         one = dataclasses.replace(data, windows=(longest,), window_weights=(1.0,), batch_size=1, workers=0)
         iterator = make_iterator(one, 0, 1)
@@ -145,7 +145,7 @@ class Step:
         self._batch = jax.tree.map(shape, to_batch(next(iterator)))
         iterator.close()
 
-    def check(self, row: Row, mesh: Mesh, settings: CheckConfig) -> Found:
+    def check(self, row: MeshRow, mesh: Mesh, settings: CheckConfig) -> Found:
         """Compiles for a mesh, and runs it where it is simulated and ``settings.steps`` asks for it."""
         size = self._batch.past_BT.shape[0]
         if size % (mesh.size * row.accumulate):
@@ -248,7 +248,7 @@ def header() -> str:
     return f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
 
 
-def table_line(row: Row, found: Found, chip: Chip | None) -> str:
+def table_line(row: MeshRow, found: Found, chip: Chip | None) -> str:
     """A row of the Markdown table; numbers are of one device and one step."""
     memory = (found.argument_bytes, found.temporary_bytes, found.total_bytes)
     sent = ", ".join(f"{kind} {t.sent_bytes / GIB:.3g} ({t.count})" for kind, t in sorted(found.collectives.items()))

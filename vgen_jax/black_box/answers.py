@@ -16,7 +16,7 @@ from vgen_jax.black_box.wire import pack_answer, pack_question, unpack_answer
 from vgen_jax.types import Condition, VgenError
 
 
-class Kept:
+class CachedAnswers:
     """An ``Ask`` that asks another one what it was not asked before.
 
     Args:

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from vgen_jax.black_box.ask import Ask, answer
-from vgen_jax.diffusion.samplers import Sampling, steps_of, walk
+from vgen_jax.diffusion.samplers import Sampling, steps_of, trajectory
 from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.types import Array, Condition, Key, Prediction, PredictionKind, Predictor, VgenError
 
 
-def sample_asked(
+def sample_black_box(
     around: Callable[[Predictor], Predictor],
     ask: Ask,
     kind: PredictionKind,
@@ -38,7 +38,7 @@ def sample_asked(
     Raises:
         VgenError: what the base is asked depends on what it answered in the same step.
     """
-    way = walk(sampler, schedule)
+    way = trajectory(sampler, schedule)
 
     @jax.jit
     def questions(x: Array, row: Any, condition: Condition) -> list[tuple[Array, Array, Condition]]:

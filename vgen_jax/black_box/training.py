@@ -42,7 +42,7 @@ class Answered:
     base: Prediction
 
 
-def queried_task(
+def answered_task(
     init: Callable[[Key], Params],
     around: Around,
     data: DataIterator,
@@ -78,7 +78,7 @@ def queried_task(
             )
         return Answered(batch, Prediction(np.asarray(ask(x_t, t, condition), np.float32), kind))
 
-    return Task(init, Partial(_loss, around), QueriedBatches(data, answered))
+    return Task(init, Partial(_loss, around), AnsweredBatches(data, answered))
 
 
 def _question(
@@ -105,7 +105,7 @@ def _loss(around: Around, params: Params, answered: Answered, rng: Key) -> tuple
     return around(base)(params, answered.batch, rng)
 
 
-class QueriedBatches:
+class AnsweredBatches:
     """Batches with the base's answers, one of them ahead.
 
     Args:

@@ -33,7 +33,7 @@ def image_to_video(ask: Ask, schedule: Schedule) -> Ask:
     plain = dataclasses.replace(schedule, kind="scaled_linear") if schedule.kind == "dynamicrafter" else schedule
     a_T, sigma_T = np.sqrt(plain.alpha_bar()), np.sqrt(1.0 - plain.alpha_bar())
 
-    def asked(x_t_BTHWC: np.ndarray, t_B: np.ndarray, condition: Condition) -> np.ndarray:
+    def v_of(x_t_BTHWC: np.ndarray, t_B: np.ndarray, condition: Condition) -> np.ndarray:
         past = condition.past_BTHWC
         if past is None or past.shape[1] != 1:
             raise VgenError(
@@ -45,4 +45,4 @@ def image_to_video(ask: Ask, schedule: Schedule) -> Ask:
         said = answer(ask, clip, t_B, condition)[:, 1:]
         return (n / s * said + a * sigma * (s - 1.0 / s) * x_t_BTHWC).astype(np.float32)
 
-    return asked
+    return v_of

@@ -23,7 +23,7 @@ _BUFFER = 8  # batches ready ahead, per process
 
 
 @dataclasses.dataclass(frozen=True)
-class PipelineConfig:
+class BatchesConfig:
     """What a batch holds and where it comes from.
 
     Attributes:
@@ -116,7 +116,7 @@ class BatchIterator:
         self._running = None
 
 
-def make_iterator(config: PipelineConfig, process_index: int, process_count: int) -> BatchIterator:
+def make_iterator(config: BatchesConfig, process_index: int, process_count: int) -> BatchIterator:
     """Batches of B / process_count rows, see ``WindowReader`` for the keys.
 
     Raises:
@@ -147,7 +147,7 @@ def make_iterator(config: PipelineConfig, process_index: int, process_count: int
 class _Loader:
     """Loads the rows of a batch of window numbers."""
 
-    def __init__(self, source: EpisodeSource, config: PipelineConfig, index: WindowIndex):
+    def __init__(self, source: EpisodeSource, config: BatchesConfig, index: WindowIndex):
         self._index = index
         self._batch_size = config.batch_size
         self._read = WindowReader(source, index.f_p, index.f_g, config.action, config.token_length, config.with_pose)
@@ -172,7 +172,7 @@ def rows_of(batch_size: int, process_index: int, process_count: int) -> slice:
     return slice(process_index * each, (process_index + 1) * each)
 
 
-def _check_spaces(config: PipelineConfig, source: EpisodeSource) -> None:
+def _check_spaces(config: BatchesConfig, source: EpisodeSource) -> None:
     if config.action != "none" and config.action not in source.info.action_spaces:
         found = ", ".join(source.info.action_spaces) or "none"
         raise VgenError(f"{config.data_dir}: action={config.action!r} is not in the data, which has: {found}")
@@ -204,7 +204,7 @@ def choose_windows(source: EpisodeSource, index: WindowIndex, count: int, seed: 
     return [part[n] for n in range(longest) for part in chosen if n < len(part)]
 
 
-def evaluation_windows(config: PipelineConfig, count: int, process_index: int, process_count: int) -> Iterator[Batch]:
+def evaluation_windows(config: BatchesConfig, count: int, process_index: int, process_count: int) -> Iterator[Batch]:
     """Batches, in order, of ``count`` windows chosen by ``choose_windows`` of the config's only length.
 
     ``shuffle``, ``repeat``, ``workers`` and the weights have no influence.

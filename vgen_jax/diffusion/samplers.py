@@ -172,7 +172,7 @@ Row = dict[str, Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class Walk:
+class Trajectory:
     """A sampler's way through a schedule, for those who take its steps one by one; ``sample`` takes them in one scan.
 
     Attributes:
@@ -210,9 +210,9 @@ def steps_of(x: Array, row: Row) -> Array:
     return jnp.full(x.shape[:1], row["t"], jnp.int32)
 
 
-def walk(sampler: Sampling, schedule: Schedule) -> Walk:
+def trajectory(sampler: Sampling, schedule: Schedule) -> Trajectory:
     """The sampler's way through the schedule."""
-    return Walk(sampler_table(sampler, schedule), sampler.clip_x0)
+    return Trajectory(sampler_table(sampler, schedule), sampler.clip_x0)
 
 
 def sample(
@@ -223,7 +223,7 @@ def sample(
     Args:
         key_B: one PRNG key per sample, used only by stochastic samplers.
     """
-    way = walk(sampler, schedule)
+    way = trajectory(sampler, schedule)
 
     def step(carry: Carry, row: Row) -> tuple[Carry, None]:
         return way.step(predictor, condition, key_B, carry, row), None
@@ -236,7 +236,7 @@ def sample_path(
     predictor: Predictor, schedule: Schedule, sampler: Sampling, x_T: Array, condition: Condition, key_B: Key
 ) -> tuple[Array, Array]:
     """``sample``, and the x_t at which the Predictor was asked, (steps, B, …): those of ``sampler.timesteps``."""
-    way = walk(sampler, schedule)
+    way = trajectory(sampler, schedule)
 
     def step(carry: Carry, row: Row) -> tuple[Carry, Array]:
         return way.step(predictor, condition, key_B, carry, row), carry[0]

@@ -39,7 +39,7 @@ NAMED_AFTER_DATA = {RATIO: "action_error_ratio", FD_ACTION: "fvd", FD_FRAMES: "f
 
 
 @dataclasses.dataclass(frozen=True)
-class CompareConfig:
+class ComparisonConfig:
     """Attributes:
     results: folders of runs that wrote ``results.json`` with a contract.
     names: what to call them; empty for their folders' names.
@@ -75,7 +75,7 @@ class Result(NamedTuple):
     rows: dict[str, np.ndarray]
 
 
-class Cell(NamedTuple):
+class Estimate(NamedTuple):
     """A number with its 95 % interval; NaN bounds where there is none."""
 
     value: float
@@ -127,15 +127,15 @@ def check_contracts(results: Sequence[Result]) -> None:
                 )
 
 
-def table(results: Sequence[Result], draws: int, seed: int) -> dict[str, list[Cell]]:
+def table(results: Sequence[Result], draws: int, seed: int) -> dict[str, list[Estimate]]:
     """Of each metric that all results have, its cells in the order of the results."""
     check_contracts(results)
     shared = set.intersection(*(set(result.scalars) for result in results))
     names = [name for name in results[0].scalars if name in shared and not name.endswith(SUFFIXES)]
-    return {name: [cell(result, name, draws, seed) for result in results] for name in names}
+    return {name: [estimate(result, name, draws, seed) for result in results] for name in names}
 
 
-def normalised(cells: Mapping[str, Sequence[Cell]], normalise: str) -> list[Cell]:
+def normalised(cells: Mapping[str, Sequence[Estimate]], normalise: str) -> list[Estimate]:
     """AVID's normalised score of each result, without intervals.
 
     ``compared`` takes the metrics that are there, and stand-ins for those that are not (``fd_action_…`` for FVD,
@@ -155,7 +155,7 @@ def normalised(cells: Mapping[str, Sequence[Cell]], normalise: str) -> list[Cell
         bounds = BOUNDS[normalise]
     count = max((len(column) for column in cells.values()), default=0)
     each = [{family: column[n] for family, column in values.items()} for n in range(count)]
-    return [Cell(normalised_score(one, bounds), math.nan, math.nan) for one in each]
+    return [Estimate(normalised_score(one, bounds), math.nan, math.nan) for one in each]
 
 
 def _stands_in(name: str) -> bool:
@@ -171,20 +171,20 @@ def _family(name: str, stand_ins: bool) -> str:
     return NAMED_AFTER_DATA[prefix] if prefix else FAMILIES[name] if name in FAMILIES else name
 
 
-def cell(result: Result, name: str, draws: int, seed: int) -> Cell:
+def estimate(result: Result, name: str, draws: int, seed: int) -> Estimate:
     """A metric of a result, with a bootstrap interval where its rows were kept, else with that which the run gave."""
     value = result.scalars[name]
     if name in result.rows:
-        return Cell(value, *bootstrap_mean(result.rows[name], draws, seed))
+        return Estimate(value, *bootstrap_mean(result.rows[name], draws, seed))
     if f"{name}.over" in result.rows:
         over, under = (result.rows[f"{name}.{part}"] for part in ("over", "under"))
-        return Cell(value, *ratio_interval(over, under, draws, seed))
+        return Estimate(value, *ratio_interval(over, under, draws, seed))
     if f"{name}.real" in result.rows:
-        return Cell(value, *bootstrap_distance(value, result.rows, name, draws, seed))
+        return Estimate(value, *bootstrap_distance(value, result.rows, name, draws, seed))
     if f"{name}_low" in result.scalars and f"{name}_high" in result.scalars:
-        return Cell(value, result.scalars[f"{name}_low"], result.scalars[f"{name}_high"])
+        return Estimate(value, result.scalars[f"{name}_low"], result.scalars[f"{name}_high"])
     half = result.scalars[f"{name}_ci95"] if f"{name}_ci95" in result.scalars else math.nan
-    return Cell(value, value - half, value + half)
+    return Estimate(value, value - half, value + half)
 
 
 def bootstrap_mean(values_N: np.ndarray, draws: int, seed: int) -> tuple[float, float]:
@@ -209,7 +209,7 @@ def bootstrap_distance(
     return max(0.0, float(value + low - middle)), float(value + high - middle)
 
 
-def markdown(names: Sequence[str], cells: Mapping[str, Sequence[Cell]]) -> str:
+def markdown(names: Sequence[str], cells: Mapping[str, Sequence[Estimate]]) -> str:
     """The table in Markdown, one row per result."""
     header = ["result", *cells]
     lines = [header, ["---"] * len(header)]

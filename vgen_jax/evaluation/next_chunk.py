@@ -27,7 +27,7 @@ from vgen_jax.worlds.slow_world import window_sampler
 MOVED_UNITS, TURNED_DEGREES = 8.0, 2.0
 
 
-class Networks(NamedTuple):
+class EvaluatedModel(NamedTuple):
     """The model as the evaluation sees it.
 
     Attributes:
@@ -77,7 +77,7 @@ def squared_error(a_BTHWC: np.ndarray, b_BTHWC: np.ndarray) -> np.ndarray:
     return ((unit(a_BTHWC) - unit(b_BTHWC)) ** 2).mean((1, 2, 3, 4))
 
 
-def evaluate_batch(networks: Networks, batch: VideoBatch, future: int, rng: Key) -> tuple[Windows, np.ndarray]:
+def evaluate_batch(networks: EvaluatedModel, batch: VideoBatch, future: int, rng: Key) -> tuple[Windows, np.ndarray]:
     """Scores one batch; also returns its generated frames."""
     video = np.asarray(batch.video_BTHWC)
     truth, last = video[:, -future:], video[:, -future - 1 : -future]
@@ -92,7 +92,7 @@ def evaluate_batch(networks: Networks, batch: VideoBatch, future: int, rng: Key)
     return Windows(moving, squared_error(generated, truth), squared_error(shuffled, truth), scores), generated
 
 
-def evaluate(networks: Networks, batches: Iterable[VideoBatch], future: int, rng: Key) -> dict[str, float]:
+def evaluate(networks: EvaluatedModel, batches: Iterable[VideoBatch], future: int, rng: Key) -> dict[str, float]:
     """Scores every batch.
 
     Returns:
@@ -162,7 +162,7 @@ def jitted_loss(objective: Objective, params: Params) -> Callable[[VideoBatch, K
     return lambda batch, rng: loss(objective, params, batch, rng)
 
 
-def evaluation_networks(model: SlowModel, sampler: Sampler, guidance: float, past: int, future: int) -> Networks:
+def evaluated_model(model: SlowModel, sampler: Sampler, guidance: float, past: int, future: int) -> EvaluatedModel:
     """The model's next chunk and its loss, compiled once each."""
     config = model.config
 
@@ -179,4 +179,4 @@ def evaluation_networks(model: SlowModel, sampler: Sampler, guidance: float, pas
         dataclasses.replace(config.masking, augment_past=0.0),
         DiffusionLoss(config.kind, 0.0, 0.0),
     )
-    return Networks(next_chunk, jitted_loss(objective, model.params))
+    return EvaluatedModel(next_chunk, jitted_loss(objective, model.params))

@@ -91,14 +91,14 @@ class Recorded(NamedTuple):
 def is_records(folder: str) -> bool:
     """Whether a folder is that of recorded episodes. A model's export has a ``dataset.json`` too, of its training."""
     path = Path(folder)
-    return (path / INFO_FILE).is_file() and not (path / EXPORT_WEIGHTS).is_file() and not pretrained.is_pipeline(path)
+    return (path / INFO_FILE).is_file() and not (path / EXPORT_WEIGHTS).is_file() and not pretrained.is_pretrained(path)
 
 
 def is_model(folder: str) -> bool:
     """Whether a folder is an export, a pipeline's, or a training's work directory."""
     path = Path(folder)
     exported = (path / EXPORT_WEIGHTS).is_file() or (path / "export" / EXPORT_WEIGHTS).is_file()
-    return exported or (path / CHECKPOINTS).is_dir() or pretrained.is_pipeline(path)
+    return exported or (path / CHECKPOINTS).is_dir() or pretrained.is_pretrained(path)
 
 
 def recorded(folder: str, config: WindowsConfig) -> Recorded:

@@ -183,9 +183,8 @@ def fast_update(config: FastConfig, step: FastStep) -> FastUpdate:
                 window = jax.tree.map(lambda x: x[min(number, len(x) - 1), video][None], windows)  # noqa: B023
                 own, loss = step(own, params, window, key_B[video], number)
                 losses.append(loss)
-            state = (
-                _alone(own) if videos == 1 else _replaced(state, own, video) if video == 0 else _put(state, own, video)
-            )
+            put = _replaced if video == 0 else _put
+            state = _alone(own) if videos == 1 else put(state, own, video)
         return state, jnp.stack(losses).reshape(-1, config.steps)
 
     return update

@@ -221,7 +221,7 @@ def started(state: TrainState, start: Callable[[Params], Params], shardings: Tra
     return dataclasses.replace(state, params=placed, ema=ema)
 
 
-def begun(
+def first_state(
     task: Task,
     states: tuple[Callable[[Key], TrainState], TrainState, TrainState],
     mesh: Mesh,
@@ -263,12 +263,12 @@ def train(
     optimizer = make_optimizer(optimizer_config)
     states = abstract_state(task, optimizer, mesh, mesh_config, config.seed)
     checkpoints = Checkpoints(workdir / "checkpoints", config.keep)
-    state = begun(task, states, mesh, config.seed, checkpoints)
+    state = first_state(task, states, mesh, config.seed, checkpoints)
     start = int(state.step)
     update = CompiledUpdate(make_update(optimizer, config), states[-1], mesh)
     objective = jax.device_put(task.objective, sh.replicated(mesh))
     writer, stop = MetricWriter(workdir, resume_step=start), StopSignal()
-    recorder = Recorder(config, writer, checkpoints, report, start)
+    recorder = MetricRecorder(config, writer, checkpoints, report, start)
     profiler = Profiler(config.profile_start, config.profile_steps, workdir / "profile")
     try:
         for step in range(start + 1, config.steps + 1):
@@ -300,7 +300,7 @@ def train(
 
 
 def saved_before(
-    fault: VgenError, state: TrainState, data: DataIterator, recorder: "Recorder", checkpoints: Checkpoints
+    fault: VgenError, state: TrainState, data: DataIterator, recorder: "MetricRecorder", checkpoints: Checkpoints
 ) -> VgenError:
     """A fault of the data, said when what was learnt until then is saved. (Among several processes it is one's own.)"""
     recorder.settle()
@@ -312,7 +312,7 @@ def saved_before(
     return VgenError(f"{fault} (the state after step {step} is saved)")
 
 
-class Recorder:
+class MetricRecorder:
     """Fetches each step's metrics one step late, stops on a loss that is not finite, and logs."""
 
     def __init__(self, config: TrainConfig, writer: MetricWriter, checkpoints: Checkpoints, report: Report, start: int):

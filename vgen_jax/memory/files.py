@@ -73,15 +73,13 @@ def _is_key(leaf: Any) -> bool:
 
 def _named(m: Any) -> dict[str, Any]:
     """Leaf's place -> leaf as an array (of a key its data), in the order of the leaves."""
-    leaves = jax.tree_util.tree_leaves_with_path(m)
-    return {
-        jax.tree_util.keystr(at): jax.random.key_data(x)
-        if _is_key(x)
-        else np.asarray(x)
-        if isinstance(x, int | float)
-        else x
-        for at, x in leaves
-    }
+
+    def as_array(x: Any) -> Any:
+        if _is_key(x):
+            return jax.random.key_data(x)
+        return np.asarray(x) if isinstance(x, int | float) else x
+
+    return {jax.tree_util.keystr(at): as_array(x) for at, x in jax.tree_util.tree_leaves_with_path(m)}
 
 
 def _checked(path: Path, arrays: Mapping[str, np.ndarray], wanted: Mapping[str, Any]) -> list[np.ndarray]:

@@ -41,7 +41,7 @@ class Poses:
         return Poses(self.heading[index], self.x[index], self.y[index])
 
 
-class Walk:
+class DeadReckoning:
     """Dead reckoning with a walker's continuous actions.
 
     Args:
@@ -98,7 +98,7 @@ class RetrievalState:
 class Retrieval:
     """See the module's docstring."""
 
-    def __init__(self, walk: Walk):
+    def __init__(self, walk: DeadReckoning):
         self._walk = walk
 
     def init(self, past: Past, key_B: Key) -> RetrievalState:

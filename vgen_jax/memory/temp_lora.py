@@ -2,7 +2,8 @@
 
 SlowFast-VGen §3.2. ``TempLora`` learns each window as it comes (the paper's local learning rule); ``TempLoraWhole``
 keeps the latents of the whole video, in host memory, and learns windows drawn from it (its ablation "without local
-learning rule"): its state grows by a chunk's latents a chunk, the other's does not. How a window is learnt is the update's part (``learning.fast``).
+learning rule"): its state grows by a chunk's latents a chunk, the other's does not. How a window is learnt is the
+update's part (``learning.fast``).
 """
 
 from collections.abc import Callable

@@ -32,16 +32,7 @@ from vgen_jax.evaluation.avid.table import (
     source_of,
 )
 from vgen_jax.evaluation.clips import Cut
-from vgen_jax.evaluation.comparison import (
-    COMPARED,
-    FREE,
-    NORMALISED,
-    Cell,
-    Result,
-    markdown,
-    normalised,
-    table,
-)
+from vgen_jax.evaluation.comparison import COMPARED, FREE, NORMALISED, Estimate, Result, markdown, normalised, table
 from vgen_jax.evaluation.networks import load_nets
 from vgen_jax.evaluation.scoring import ScoreConfig
 from vgen_jax.files import media, report
@@ -63,7 +54,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     at = Setting(
         base,
         section(Sampler, config.sampler, "sampler"),
-        section(avid_clips.GenerateConfig, config.generate, "generate"),
+        section(avid_clips.ClipsConfig, config.generate, "generate"),
         score_config,
         section(Cut, config.cut, "cut"),
         load_nets((*score_config.metrics, tune.metric), config),
@@ -80,7 +71,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     for name in config.order:
         if name not in config.methods:
             raise VgenError(f"config key order names method '{name}': methods has {', '.join(config.methods)}")
-        chosen = section(avid_clips.EntryConfig, config.methods[name].to_dict(), f"methods.{name}")
+        chosen = section(avid_clips.TableEntryConfig, config.methods[name].to_dict(), f"methods.{name}")
         frame = test.video(0).shape[1:]
         entry, method = avid_clips.load_entry(chosen, at.base, frame)
         weight = 0.0
@@ -149,7 +140,7 @@ def _label(config: ConfigDict, name: str, size: int, weights: Mapping[str, float
     return f"{config.methods[name].label} ({size / 1e6:.2f} M{weight})"
 
 
-def _numbers(names: list[str], cells: Mapping[str, list[Cell]]) -> dict[str, float]:
+def _numbers(names: list[str], cells: Mapping[str, list[Estimate]]) -> dict[str, float]:
     numbers: dict[str, float] = {}
     for metric, column in cells.items():
         for name, cell in zip(names, column, strict=True):
@@ -160,7 +151,7 @@ def _numbers(names: list[str], cells: Mapping[str, list[Cell]]) -> dict[str, flo
 
 def _claim_rows(asked: list[Claim]) -> list[tuple[str, str, str]]:
     return [
-        (f"{c.metric}: {c.better} better than {c.worse}", str(Cell(c.difference, c.low, c.high)), c.verdict)
+        (f"{c.metric}: {c.better} better than {c.worse}", str(Estimate(c.difference, c.low, c.high)), c.verdict)
         for c in asked
     ]
 

@@ -15,14 +15,14 @@ from vgen_jax.bench.data_loading import (
     estimate_step,
     markdown,
     named,
-    stage_on_made_inputs,
+    stage_on_synthetic_data,
     time_collecting,
     time_loading,
     time_step,
 )
 from vgen_jax.config import section
 from vgen_jax.files.run_folder import keep_config, write_results
-from vgen_jax.tasks.inputs import pipeline_config
+from vgen_jax.tasks.inputs import batches_config
 from vgen_jax.tasks.registry import TASKS
 from vgen_jax.types import VgenError
 
@@ -40,8 +40,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
         collecting = time_collecting(config.collect.to_dict(), settings.frames, Path(folder))
         stage = config.stage
         if settings.inputs != "given":
-            stage = stage_on_made_inputs(config, Path(folder) / "together", Path(folder), settings.inputs == "latents")
-        loading = time_loading(pipeline_config(stage), settings.batches)
+            stage = stage_on_synthetic_data(
+                config, Path(folder) / "together", Path(folder), settings.inputs == "latents"
+            )
+        loading = time_loading(batches_config(stage), settings.batches)
         print(f"loading: {loading.windows_per_second:,.1f} windows/s; now the training step", flush=True)
         estimate = settings.estimate_on_cpu and jax.default_backend() == "cpu"
         step = estimate_step(stage) if estimate else time_step(stage, settings.steps)

@@ -23,7 +23,7 @@ from vgen_jax.evaluation.place_encoder import Place, load_place
 from vgen_jax.files import media, report
 from vgen_jax.files.run_folder import RESULTS_FILE, keep_config, write_results
 from vgen_jax.files.videos import CAPTIONS_FILE, START_CAPTION
-from vgen_jax.memory.retrieval import Walk
+from vgen_jax.memory.retrieval import DeadReckoning
 from vgen_jax.metrics.revisit import revisit_distance, revisit_psnr
 from vgen_jax.metrics.scene_return import scene_return
 from vgen_jax.metrics.sharpness import sharpness
@@ -125,10 +125,10 @@ def commanded_pose(info: DatasetInfo, texts: Sequence[tuple[int, str]], map_unit
     """x, y, z and heading of every frame, the first one included, (T, 4), by the commands alone.
 
     Raises:
-        VgenError: for data without actions that tell it (``memory.retrieval.Walk``).
+        VgenError: for data without actions that tell it (``memory.retrieval.DeadReckoning``).
     """
     names = info.action_spaces["continuous"].names if "continuous" in info.action_spaces else ()
-    walk = Walk(names, (1.0,) * len(names))
+    walk = DeadReckoning(names, (1.0,) * len(names))
     parts = [part for _, text in texts for part in text.split(", then ")]
     raw = np.asarray([(0.0,) * len(names), *(action for part in parts for action in info.book[part].actions)])
     poses = walk.poses(raw)

@@ -5,7 +5,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from vgen_jax.config import section
-from vgen_jax.evaluation.comparison import FREE, NORMALISED, CompareConfig, markdown, normalised, read_result, table
+from vgen_jax.evaluation.comparison import FREE, NORMALISED, ComparisonConfig, markdown, normalised, read_result, table
 from vgen_jax.files import report
 from vgen_jax.files.run_folder import keep_config, write_results
 
@@ -14,7 +14,7 @@ TABLE_FILE = "table.md"
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Writes ``table.md``, ``report.html`` and ``results.json``; prints the table."""
-    settings = section(CompareConfig, config.compare, "compare")
+    settings = section(ComparisonConfig, config.compare, "compare")
     results = [read_result(folder) for folder in settings.results]
     cells = table(results, settings.draws, settings.seed)
     if settings.normalise:

@@ -111,7 +111,7 @@ def _text_to_diffusers(source: Path, target: Path, dtype: np.dtype) -> int:
     return count(params)
 
 
-def _pipeline_to_flax(source: str, target: Path, dtype: np.dtype) -> int:
+def _modelscope_to_flax(source: str, target: Path, dtype: np.dtype) -> int:
     scheduler, tokenizer = schedulers.load_scheduler(source), clip.tokenizer_folder(source)
     parameters = sum(to_flax(source, target / part, dtype) for part, (to_flax, _) in PARTS.items())
     schedulers.save_scheduler(scheduler, target / schedulers.PART)
@@ -119,7 +119,7 @@ def _pipeline_to_flax(source: str, target: Path, dtype: np.dtype) -> int:
     return parameters
 
 
-def _pipeline_to_diffusers(source: Path, target: Path, dtype: np.dtype) -> int:
+def _modelscope_to_diffusers(source: Path, target: Path, dtype: np.dtype) -> int:
     scheduler, tokenizer = schedulers.load_scheduler(source), clip.tokenizer_folder(source)
     parameters = sum(to_diffusers(source / part, target / part, dtype) for part, (_, to_diffusers) in PARTS.items())
     modelscope.save_settings(scheduler, tokenizer, target)
@@ -133,7 +133,7 @@ PARTS: dict[str, Converter] = {
     modelscope.PART: (_unet_to_flax, _unet_to_diffusers),
 }
 MODELS: dict[str, Converter] = {
-    "modelscope": (_pipeline_to_flax, _pipeline_to_diffusers),
+    "modelscope": (_modelscope_to_flax, _modelscope_to_diffusers),
     "kl_vae": PARTS[kl_vae.PART],
     "clip": PARTS[clip.PART],
 }

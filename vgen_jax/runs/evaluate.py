@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vgen_jax.config import section
-from vgen_jax.data.batches import PipelineConfig, evaluation_windows, to_batch
+from vgen_jax.data.batches import BatchesConfig, evaluation_windows, to_batch
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.evaluation import next_chunk
 from vgen_jax.evaluation.contract import commit
@@ -46,7 +46,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     keep_config(config, workdir)
     settings = section(EvaluateConfig, config.evaluate, "evaluate")
     sampler = section(Sampler, config.sampler, "sampler")
-    data = section(PipelineConfig, config.data, "data")
+    data = section(BatchesConfig, config.data, "data")
     if settings.windows % data.batch_size:
         raise VgenError(f"evaluate.windows {settings.windows} is no multiple of data.batch_size {data.batch_size}")
     if data.batch_size < 2:
@@ -54,7 +54,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     folder = model_folder(config.model_dir, workdir)
     model = with_window_texts(load_slow_model(folder), folder, data)
     past, future = data.windows[0]
-    networks = next_chunk.evaluation_networks(model, sampler, settings.guidance, past, future)
+    networks = next_chunk.evaluated_model(model, sampler, settings.guidance, past, future)
     rng = jax.random.key(settings.seed)
     digest_of_real = hashlib.sha256()
 

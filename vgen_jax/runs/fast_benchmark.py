@@ -11,14 +11,14 @@ from ml_collections import ConfigDict
 
 from vgen_jax.bench.fast_learning import (
     PLAIN,
-    Cost,
     FastBenchmarkConfig,
+    MemoryCost,
     in_a_process_of_its_own,
     interleaved,
-    make_lane,
     markdown,
     model_of,
     named,
+    timed_rollout,
 )
 from vgen_jax.config import section
 from vgen_jax.diffusion.samplers import Sampler
@@ -43,9 +43,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
     peaks = {key: in_a_process_of_its_own(raw, key) for key in memories}  # before this process takes the device
     with tempfile.TemporaryDirectory(dir=workdir) as folder:
         model = model_of(raw)
-        lanes = {key: make_lane(model, settings, sampler, m, Path(folder) / key) for key, m in memories.items()}
+        lanes = {key: timed_rollout(model, settings, sampler, m, Path(folder) / key) for key, m in memories.items()}
         times = interleaved(lanes, settings.chunks, settings.warm_up)
-    costs = {key: Cost(*times[key], *peaks[key]) for key in memories}
+    costs = {key: MemoryCost(*times[key], *peaks[key]) for key in memories}
     results = {
         **named(costs),
         **{f"compilations/{key}": list(lane.compilations()) for key, lane in lanes.items()},

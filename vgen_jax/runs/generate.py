@@ -31,7 +31,7 @@ from vgen_jax.worlds.resume import STATE_FILE, Unfinished
 from vgen_jax.worlds.rollout import Generated, rollout
 from vgen_jax.worlds.slow import SlowModel, load_slow_model
 from vgen_jax.worlds.start import StartConfig, starting_point
-from vgen_jax.worlds.texts import told, with_texts
+from vgen_jax.worlds.texts import rollout_texts, with_texts
 
 PEAK_EVERY = 100  # frames between two notes of the peak memory
 
@@ -119,7 +119,7 @@ def with_stream_texts(model: SlowModel, generate: GenerateConfig) -> SlowModel:
     """The model with the embeddings of all texts that it will be told, where it takes them from a table."""
     codec, typed = action_codec(model, generate.future), generate.actions_from == "-"
     announced = codec.chunks(generate.actions) if typed else action_stream(codec, generate)
-    return with_texts(model, model.folder or "", told(codec, announced, typed))
+    return with_texts(model, model.folder or "", rollout_texts(codec, announced, typed))
 
 
 def action_stream(codec: ActionCodec, generate: GenerateConfig, done: int = 0) -> Iterator[ChunkAction]:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from vgen_jax.bench.fast_learning import FastBenchmarkConfig, make_lane
+from vgen_jax.bench.fast_learning import FastBenchmarkConfig, timed_rollout
 from vgen_jax.bench.latency import markdown, timed
 from vgen_jax.config import section
 from vgen_jax.diffusion.samplers import Sampler
@@ -33,7 +33,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     model = load_slow_model(Path(config.model_dir))
     with tempfile.TemporaryDirectory(dir=workdir) as folder:
         lanes = {
-            steps: make_lane(
+            steps: timed_rollout(
                 model, settings, dataclasses.replace(sampler, steps=steps), memory, Path(folder) / str(steps)
             )
             for steps in config.steps

@@ -88,7 +88,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     autoencoder = AutoencoderKL(**vae_config)
     shape = latent_shape(generate, autoencoder)
     keep_config(config, workdir)  # not of a start that was refused
-    text_NLD = kept_embeddings(folder, [*generate.prompts, generate.negative], workdir / EMBEDDINGS_FILE)
+    text_NLD = cached_embeddings(folder, [*generate.prompts, generate.negative], workdir / EMBEDDINGS_FILE)
     unet_config, unet = modelscope.load_unet(folder, dtype=np.dtype(dtype))
     to_device(vae)
     to_device(unet)
@@ -96,13 +96,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
     decode = frame_decoder(autoencoder, kl_vae.scaling_factor(folder), generate.decode_frames)
     rng, seconds = jax.random.key(generate.seed), []
     for number, prompt in enumerate(progress(generate.prompts, desc="text_to_video", unit="video")):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         keys = jax.random.split(jax.random.fold_in(rng, number))
         noise = normal_like(keys[:1], shape)
         latents = generator(unet, noise, text_NLD[number : number + 1], text_NLD[-1:], keys[1:])
         parts = (np.asarray(from_unit(part))[0] for part in decode(vae, latents))
         write_video(workdir / "samples" / f"video_{number}", parts, prompt, generate)
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - started)
     results = {
         "videos": len(seconds),
         "frames": generate.frames,
@@ -115,7 +115,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     write_results(workdir, results)
 
 
-def kept_embeddings(folder: str, texts: Sequence[str], path: Path) -> np.ndarray:
+def cached_embeddings(folder: str, texts: Sequence[str], path: Path) -> np.ndarray:
     """``text_embeddings`` of the texts, (N, L, D), from the file of an earlier start where there is one."""
     if not path.is_file():
         partial = path.with_suffix(".partial")

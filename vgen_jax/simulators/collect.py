@@ -109,7 +109,7 @@ def _episode_seed(config: CollectConfig, episode: int, attempt: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class WalkPlan:
-    """See ``shards.Plan``: the explorer's walks, or scripted paths, through a simulator."""
+    """See ``data.shards.Plan``: the explorer's walks, or scripted paths, through a simulator."""
 
     config: CollectConfig
     paths: PathsConfig | None
@@ -145,7 +145,7 @@ class WalkPlan:
 
 @dataclasses.dataclass(frozen=True)
 class WalkRecorder:
-    """See ``shards.Recorder``."""
+    """See ``data.shards.Recorder``."""
 
     plan: WalkPlan
     simulator: Simulator

@@ -114,7 +114,7 @@ def pieces(reset_T: np.ndarray) -> list[tuple[int, int]]:
 
 @dataclasses.dataclass(frozen=True)
 class ProcgenConfig:
-    """What to record; a ``shards.Plan``.
+    """What to record; a ``data.shards.Plan``.
 
     Attributes:
         split: its name; no level of a game is in two splits of a folder.
@@ -190,7 +190,7 @@ class ProcgenConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ProcgenRecorder:
-    """See ``shards.Recorder``."""
+    """See ``data.shards.Recorder``."""
 
     config: ProcgenConfig
     simulator: ProcgenSimulator

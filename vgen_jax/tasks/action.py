@@ -10,19 +10,19 @@ from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
 from vgen_jax.config import section
-from vgen_jax.data.batches import PipelineConfig
+from vgen_jax.data.batches import BatchesConfig
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.schema import ActionSpace
 from vgen_jax.evaluation.action_predictor import ActionConfig, predictor_network
 from vgen_jax.files.exports import export
 from vgen_jax.learning.slow import Task
 from vgen_jax.objectives.action import ActionTarget, action
-from vgen_jax.tasks.inputs import Batches, Finish, pipeline_config
+from vgen_jax.tasks.inputs import Batches, Finish, batches_config
 from vgen_jax.types import Array, Key, Params, VgenError
 from vgen_jax.worlds.slow import action_width
 
 
-def action_target(data: PipelineConfig) -> tuple[ActionSpace, ActionTarget]:
+def action_target(data: BatchesConfig) -> tuple[ActionSpace, ActionTarget]:
     """The actions of the training data, and their mean and deviation over all of it.
 
     A dimension that never changes has a deviation of 1: there is nothing to bring to unit variance.
@@ -43,7 +43,7 @@ def action_target(data: PipelineConfig) -> tuple[ActionSpace, ActionTarget]:
 def action_task(config: ConfigDict) -> tuple[Task, Finish]:
     """Trains an action predictor on windows of recorded frames; its export says what data and actions it knows."""
     shape = section(ActionConfig, config.action, "action")
-    data = pipeline_config(config)
+    data = batches_config(config)
     info = EpisodeSource(data.data_dir, data.split).info
     if info.content != "frames":
         raise VgenError(f"{data.data_dir} holds latents: an action predictor is trained on frames")

@@ -21,7 +21,7 @@ from vgen_jax.files.exports import export
 from vgen_jax.learning.slow import Task
 from vgen_jax.nn.pixels import to_unit
 from vgen_jax.objectives.adapter import AdapterLoss, adapter
-from vgen_jax.tasks.inputs import Batches, Finish, pipeline_config
+from vgen_jax.tasks.inputs import Batches, Finish, batches_config
 from vgen_jax.types import Array, Params, VgenError
 from vgen_jax.worlds.avid import MethodConfig, load_base, method_of
 from vgen_jax.worlds.avid_networks import LatentConfig, WorldConfig
@@ -72,7 +72,7 @@ def check_windows(config: ConfigDict, world: WorldConfig) -> None:
 
 def adapter_task(config: ConfigDict) -> tuple[Task, Finish]:
     """Trains a base, an adapter or a baseline with the denoising loss."""
-    data = pipeline_config(config)
+    data = batches_config(config)
     settings = section(MethodConfig, config.method.to_dict(), "method")
     latent = isinstance(settings.unet, LatentConfig)
     world = world_config(config, read_info(data.data_dir), data.data_dir, latent)

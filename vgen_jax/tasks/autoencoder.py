@@ -9,14 +9,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vgen_jax.config import section
-from vgen_jax.data.batches import PipelineConfig, make_iterator
+from vgen_jax.data.batches import BatchesConfig, make_iterator
 from vgen_jax.data.records import read_info
 from vgen_jax.files.exports import export
 from vgen_jax.learning.slow import Task
 from vgen_jax.models.autoencoder_kl import AutoencoderKL, principal_path
 from vgen_jax.nn.pixels import to_unit
 from vgen_jax.objectives import autoencoder as autoencoder_objective
-from vgen_jax.tasks.inputs import Batches, Finish, pipeline_config
+from vgen_jax.tasks.inputs import Batches, Finish, batches_config
 from vgen_jax.types import Array, Key, Params, VgenError
 from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network
 
@@ -27,7 +27,7 @@ def autoencoder_task(config: ConfigDict) -> tuple[Task, Finish]:
     """Trains the KL autoencoder; its export carries the scale that gives latents unit variance."""
     shape = section(AutoencoderConfig, config.autoencoder, "autoencoder")
     network = autoencoder_network(shape)
-    data = pipeline_config(config)
+    data = batches_config(config)
     if read_info(data.data_dir).content != "frames":
         raise VgenError(f"{data.data_dir} holds latents: an autoencoder is trained on frames")
 
@@ -48,14 +48,14 @@ def autoencoder_task(config: ConfigDict) -> tuple[Task, Finish]:
     return Task(init, objective, Batches(data), start if network.linear_path else None), finish
 
 
-def sample_frames(data: PipelineConfig) -> np.ndarray:
+def sample_frames(data: BatchesConfig) -> np.ndarray:
     """The frames of the first batches of the training data, (F, H, W, 3) in [-1, 1]; the same on every process."""
     batches = make_iterator(data, 0, 1)
     video = np.concatenate([next(batches)["video"] for _ in range(SAMPLE_BATCHES)])
     return np.asarray(to_unit(video.reshape(-1, *video.shape[2:])))
 
 
-def latent_scale(network: AutoencoderKL, params: Params, data: PipelineConfig) -> float:
+def latent_scale(network: AutoencoderKL, params: Params, data: BatchesConfig) -> float:
     """1 / standard deviation of the latents over the first batches of the training data."""
     encode = jax.jit(lambda params, x: network.apply({"params": params}, x, method="encode")[0])
     frames = sample_frames(data)

@@ -11,17 +11,17 @@ from pathlib import Path
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from vgen_jax.black_box.answers import Kept
+from vgen_jax.black_box.answers import CachedAnswers
 from vgen_jax.black_box.ask import Ask, answer, from_ask
 from vgen_jax.black_box.client import Remote, RemoteConfig
-from vgen_jax.black_box.training import queried_task
+from vgen_jax.black_box.training import answered_task
 from vgen_jax.config import section
 from vgen_jax.data.records import read_info
 from vgen_jax.files.exports import export
 from vgen_jax.learning.slow import Task, TrainConfig
 from vgen_jax.objectives.adapter import AdapterLoss, adapter
 from vgen_jax.tasks.adapter import check_windows, to_model, world_config
-from vgen_jax.tasks.inputs import Batches, Finish, pipeline_config
+from vgen_jax.tasks.inputs import Batches, Finish, batches_config
 from vgen_jax.types import Objective, Params, Predictor, VgenError
 from vgen_jax.worlds.avid import MethodConfig, avid_adapter
 from vgen_jax.worlds.avid_networks import LatentConfig
@@ -36,13 +36,13 @@ def remote_task(config: ConfigDict) -> tuple[Task, Finish]:
     remote = Remote(section(RemoteConfig, config.remote, "remote"))
     if remote.kind() != config.world.kind:
         raise VgenError(f"{config.remote.url} predicts {remote.kind()}, world.kind is {config.world.kind}: change that")
-    ask = Kept(remote, Path(config.keep_dir), config.remote.url) if config.keep_dir else remote
+    ask = CachedAnswers(remote, Path(config.keep_dir), config.remote.url) if config.keep_dir else remote
     return black_box_task(config, ask)
 
 
 def black_box_task(config: ConfigDict, ask: Ask) -> tuple[Task, Finish]:
     """Trains an adapter over any ``Ask`` that predicts ``world.kind``."""
-    data = pipeline_config(config)
+    data = batches_config(config)
     settings = section(MethodConfig, config.method.to_dict(), "method")
     latent = isinstance(settings.unet, LatentConfig)
     world = world_config(config, read_info(data.data_dir), data.data_dir, latent)
@@ -61,4 +61,6 @@ def black_box_task(config: ConfigDict, ask: Ask) -> tuple[Task, Finish]:
         export(folder, params, {**described, "base_sha256": ""})
 
     init = avid_adapter(settings, world, from_ask(ask, world.kind)).init
-    return queried_task(init, Partial(around), Batches(data), functools.partial(answer, ask), world.kind, train), finish
+    return answered_task(
+        init, Partial(around), Batches(data), functools.partial(answer, ask), world.kind, train
+    ), finish

@@ -26,7 +26,7 @@ def model_folder(folder: str, workdir: Path) -> Path:
         VgenError: a training that has left no checkpoint, or a folder that is no model's.
     """
     path = Path(folder)
-    if (path / EXPORT_WEIGHTS).is_file() or pretrained.is_pipeline(path):
+    if (path / EXPORT_WEIGHTS).is_file() or pretrained.is_pretrained(path):
         return path
     if (path / "export" / EXPORT_WEIGHTS).is_file():
         return path / "export"

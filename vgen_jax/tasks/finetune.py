@@ -18,13 +18,13 @@ from ml_collections import ConfigDict
 
 from vgen_jax.config import section
 from vgen_jax.convert import exports, kl_vae, modelscope
-from vgen_jax.data.batches import PipelineConfig
+from vgen_jax.data.batches import BatchesConfig
 from vgen_jax.data.records import INFO_FILE, read_info
 from vgen_jax.data.schema import DatasetInfo
 from vgen_jax.diffusion.masking import Masking
 from vgen_jax.learning.slow import Task
 from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
-from vgen_jax.tasks.inputs import Batches, Finish, latents_folder, pipeline_config
+from vgen_jax.tasks.inputs import Batches, Finish, batches_config, latents_folder
 from vgen_jax.types import Array, Key, Objective, Params, VgenError, VideoBatch
 from vgen_jax.worlds import pretrained
 from vgen_jax.worlds.autoencoder import load_autoencoder
@@ -65,7 +65,7 @@ class FinetuneConfig:
 def finetune_task(config: ConfigDict) -> tuple[Task, Finish]:
     """The task and what makes an export of its result."""
     settings = section(FinetuneConfig, config.finetune.to_dict(), "finetune")
-    data, folder = pipeline_config(config), Path(settings.model_dir)
+    data, folder = batches_config(config), Path(settings.model_dir)
     info = read_info(data.data_dir)
     slow = slow_config(settings, data, info)
     autoencoder = load_autoencoder(latents_folder(folder / kl_vae.PART, info, data.data_dir))
@@ -91,7 +91,7 @@ def finetune_task(config: ConfigDict) -> tuple[Task, Finish]:
         return {"unet": {**params["unet"], **modelscope.load_unet(folder)[1]}}
 
     def finish(params: Params, out: Path) -> None:
-        save_pipeline(params, slow, data, folder, Path(settings.texts_dir), out)
+        save_pretrained(params, slow, data, folder, Path(settings.texts_dir), out)
 
     return Task(init, Partial(with_table, objective, table), Batches(data), start), finish
 
@@ -111,7 +111,7 @@ def sliced(encode: Partial, frames: int) -> Partial:
     return Partial(to_latents, encode)
 
 
-def slow_config(settings: FinetuneConfig, data: PipelineConfig, info: DatasetInfo) -> SlowConfig:
+def slow_config(settings: FinetuneConfig, data: BatchesConfig, info: DatasetInfo) -> SlowConfig:
     """The definition of the slow model: the pipeline's, with the data's actions and texts."""
     if data.token_length < 1:
         raise VgenError("config key data.token_length is 0: the pretrained UNet reads texts; use 256, say")
@@ -133,8 +133,8 @@ def _unet_shapes(slow: SlowConfig) -> Any:
     return jax.eval_shape(denoiser(plain).init, jax.random.key(0))["unet"]
 
 
-def save_pipeline(
-    params: Params, slow: SlowConfig, data: PipelineConfig, source: Path, texts_dir: Path, out: Path
+def save_pretrained(
+    params: Params, slow: SlowConfig, data: BatchesConfig, source: Path, texts_dir: Path, out: Path
 ) -> None:
     """Writes a fine-tuned pipeline: the new UNet, the parts of ``source`` that were frozen, and the definition."""
     raw = exports.read_config(source / modelscope.PART, (exports.UNET, exports.SAMPLE_SIZE))

@@ -8,7 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from vgen_jax.config import section
-from vgen_jax.data.batches import PipelineConfig, make_iterator, to_batch
+from vgen_jax.data.batches import BatchesConfig, make_iterator, to_batch
 from vgen_jax.data.schema import DatasetInfo
 from vgen_jax.files.exports import digest
 from vgen_jax.types import Params, VgenError, VideoBatch
@@ -20,7 +20,7 @@ Finish = Callable[[Params, Path], None]
 class Batches:
     """The data iterator as VideoBatches."""
 
-    def __init__(self, config: PipelineConfig):
+    def __init__(self, config: BatchesConfig):
         self._iterator = make_iterator(config, jax.process_index(), jax.process_count())
 
     def __next__(self) -> VideoBatch:
@@ -33,9 +33,9 @@ class Batches:
         self._iterator.set_state(state)
 
 
-def pipeline_config(config: ConfigDict) -> PipelineConfig:
+def batches_config(config: ConfigDict) -> BatchesConfig:
     """The data section."""
-    return section(PipelineConfig, config.data, "data")
+    return section(BatchesConfig, config.data, "data")
 
 
 def latents_folder(folder: Path, info: DatasetInfo, data_dir: str) -> Path:

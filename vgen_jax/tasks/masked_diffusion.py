@@ -14,7 +14,7 @@ from vgen_jax.data.schema import DatasetInfo
 from vgen_jax.files.exports import export
 from vgen_jax.learning.slow import Task
 from vgen_jax.objectives import masked_diffusion as diffusion_objective
-from vgen_jax.tasks.inputs import Batches, Finish, latents_folder, pipeline_config
+from vgen_jax.tasks.inputs import Batches, Finish, batches_config, latents_folder
 from vgen_jax.types import Params, VgenError
 from vgen_jax.worlds.autoencoder import load_autoencoder
 from vgen_jax.worlds.slow import action_width, start_warp
@@ -23,7 +23,7 @@ from vgen_jax.worlds.slow_networks import SlowConfig, denoiser
 
 def diffusion_task(config: ConfigDict) -> tuple[Task, Finish]:
     """Slow learning (SlowFast-VGen §3.1.1) on frames, through a frozen autoencoder, or on stored latents."""
-    data = pipeline_config(config)
+    data = batches_config(config)
     info = read_info(data.data_dir)
     autoencoder_folder = latents_folder(Path(config.autoencoder_dir), info, data.data_dir)
     autoencoder = load_autoencoder(autoencoder_folder)

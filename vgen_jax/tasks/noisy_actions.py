@@ -14,14 +14,14 @@ from vgen_jax.learning.slow import Task
 from vgen_jax.nn.pixels import to_unit
 from vgen_jax.objectives.noisy_actions import noisy_actions
 from vgen_jax.tasks.adapter import check_windows, world_config
-from vgen_jax.tasks.inputs import Batches, Finish, pipeline_config
+from vgen_jax.tasks.inputs import Batches, Finish, batches_config
 from vgen_jax.types import Array, Key, Params
 from vgen_jax.worlds.avid import ClassifierConfig, classifier_network
 
 
 def classifier_task(config: ConfigDict) -> tuple[Task, Finish]:
     """Trains the action classifier of noisy frames."""
-    data = pipeline_config(config)
+    data = batches_config(config)
     info = read_info(data.data_dir)
     world = world_config(config, info, data.data_dir)
     check_windows(config, world)

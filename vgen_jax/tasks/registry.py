@@ -14,12 +14,12 @@ from vgen_jax.tasks.inputs import Finish
 from vgen_jax.tasks.masked_diffusion import diffusion_task
 from vgen_jax.tasks.noisy_actions import classifier_task
 from vgen_jax.tasks.place import place_task
-from vgen_jax.tasks.warm_start import continued_task
+from vgen_jax.tasks.warm_start import warm_start_task
 
 TASKS: dict[str, Callable[[ConfigDict], tuple[Task, Finish]]] = {
     "autoencoder": autoencoder_task,
     "masked_diffusion": diffusion_task,
-    "continued": continued_task,
+    "continued": warm_start_task,
     "finetune": finetune_task,
     "place": place_task,
     "action": action_task,

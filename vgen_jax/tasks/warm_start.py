@@ -15,18 +15,18 @@ from vgen_jax.data.records import INFO_FILE, read_info
 from vgen_jax.files.exports import export
 from vgen_jax.learning.slow import Task
 from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
-from vgen_jax.tasks.inputs import Batches, Finish, latents_folder, pipeline_config
+from vgen_jax.tasks.inputs import Batches, Finish, batches_config, latents_folder
 from vgen_jax.types import Params, VgenError
 from vgen_jax.worlds.slow import action_width, load_slow_model
 
 
-def continued_task(config: ConfigDict) -> tuple[Task, Finish]:
+def warm_start_task(config: ConfigDict) -> tuple[Task, Finish]:
     """The task and what makes an export of its result; ``config.model_dir`` names the model to begin with.
 
     Raises:
         VgenError: if the data have other actions, texts or latents than the model.
     """
-    data, folder = pipeline_config(config), Path(config.model_dir)
+    data, folder = batches_config(config), Path(config.model_dir)
     info, model = read_info(data.data_dir), load_slow_model(folder)
     slow = model.config
     longest = slow.text.max_length if slow.text.width else 0

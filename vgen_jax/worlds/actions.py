@@ -1,4 +1,4 @@
-"""The commands of a World as a model wants them, and streams of them: text, from a list, a file or standard input, one at a time.
+"""The commands of a World as a model wants them, and streams of them from a list, a file or standard input.
 
 A command lasts one chunk of the data's command book. Text is looked up there, which gives the actions of every frame; a
 JSON line may give them itself: ``{"text": "…", "actions": [[…], …]}``, in raw units.
@@ -144,7 +144,7 @@ class ActionCodec(NamedTuple):
             action_BTA[:, 1:] = space.to_model(raw)
         return action_BTA
 
-    def raw(self, action_BTA: np.ndarray | None) -> np.ndarray | None:
+    def raw(self, action_BTA: Array | None) -> np.ndarray | None:
         """Actions in model units as raw ones."""
         return None if action_BTA is None else self.info.action_spaces[self.space].to_raw(np.asarray(action_BTA))
 

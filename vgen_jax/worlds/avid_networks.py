@@ -251,7 +251,7 @@ def latent_net(unet: LatentConfig, world: WorldConfig, mask: bool, conditioned: 
     module = latent_unet(unet, world, mask, conditioned)
     encoder, read = reader(unet.text, unet.shape.dtype)
 
-    def told(params: Params, x: Array, condition: Condition) -> tuple[Any, ...]:
+    def conditioning(params: Params, x: Array, condition: Condition) -> tuple[Any, ...]:
         """Text, its mask, actions and where they are known, with the null action at the past frame."""
         text = read(params.get("text", {}), condition, x.shape[0])
         if unet.actions == "none":
@@ -265,11 +265,11 @@ def latent_net(unet: LatentConfig, world: WorldConfig, mask: bool, conditioned: 
         x = jnp.zeros((1, 1, side, side, world.channels))
         seen, t_B = clip_of(x, x, x if conditioned else None), jnp.zeros((1,), jnp.int32)
         params = {} if encoder is None else {"text": encoder.init(k_text, jnp.ones((1, 1), jnp.int32))["params"]}
-        return {**params, "unet": module.init(k_unet, seen, t_B, *told(params, x, Condition()))["params"]}
+        return {**params, "unet": module.init(k_unet, seen, t_B, *conditioning(params, x, Condition()))["params"]}
 
     def apply(params: Params, x: Array, beside: Array | None, t_B: Array, condition: Condition) -> Array:
         seen = clip_of(condition.past_BTHWC, x, beside)
-        out: Any = module.apply({"params": params["unet"]}, seen, t_B, *told(params, x, condition))
+        out: Any = module.apply({"params": params["unet"]}, seen, t_B, *conditioning(params, x, condition))
         return out[:, 1:]
 
     return Net(init, apply, world.channels + mask)

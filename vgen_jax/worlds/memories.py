@@ -13,7 +13,7 @@ from vgen_jax.memory.anchor import Anchor
 from vgen_jax.memory.context import Context, ContextConfig
 from vgen_jax.memory.files import load_memory
 from vgen_jax.memory.none import NoMemory
-from vgen_jax.memory.retrieval import Retrieval, Walk
+from vgen_jax.memory.retrieval import DeadReckoning, Retrieval
 from vgen_jax.memory.temp_lora import TempLora, TempLoraWhole
 from vgen_jax.types import Key, Memory, VgenError, VideoBatch
 from vgen_jax.worlds.slow import ADAPTED, Sampling, SlowModel
@@ -77,7 +77,7 @@ def _retrieval(config: MemoryConfig, model: SlowModel, past: int, future: int) -
     if not model.config.warp.width:
         raise VgenError("config key memory.kind is 'retrieval', but this model moves no frames: use one with slow.warp")
     space = model.data.action_spaces[model.config.actions]
-    return _without_learning(Retrieval(Walk(space.names, space.scale)))
+    return _without_learning(Retrieval(DeadReckoning(space.names, space.scale)))
 
 
 def _temp_lora(config: MemoryConfig, model: SlowModel, past: int, future: int) -> Built:

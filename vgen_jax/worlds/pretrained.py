@@ -31,7 +31,7 @@ SHAPE = ("block_channels", "attention_levels", "layers_per_block", "head_dim", "
 FIXED: dict[str, Any] = {"up_attention_levels": None, "norm_eps": 1e-5}
 
 
-def is_pipeline(folder: Path) -> bool:
+def is_pretrained(folder: Path) -> bool:
     """Whether a folder is that of a whole pipeline in this library's form."""
     return exports.is_export(folder / modelscope.PART, exports.UNET)
 
@@ -68,7 +68,7 @@ def definition(folder: Path, dtype: str, remat: str) -> dict[str, Any]:
         VgenError: if it is no such folder, or its UNet is not one that a slow model can have.
     """
     path = folder / modelscope.PART
-    if not is_pipeline(folder):
+    if not is_pretrained(folder):
         raise VgenError(
             f"{folder} is no converted pipeline: run --config=configs/convert.py:modelscope on it first, and name the "
             "folder 'export' that this writes"

@@ -72,7 +72,7 @@ def load_slow_model(folder: Path) -> SlowModel:
     Raises:
         VgenError: if a file is missing or does not fit.
     """
-    if pretrained.is_pipeline(folder):
+    if pretrained.is_pretrained(folder):
         params, raw, info = pretrained.load(folder)
         autoencoder_folder = folder / "vae"
     else:

@@ -1,4 +1,4 @@
-"""The texts that a model with a table of embeddings is told: which they are, and the table that has them."""
+"""The texts of a rollout or of data, for a model that takes their embeddings from a table, and that table."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from vgen_jax.convert.clip import text_embeddings
-from vgen_jax.data.batches import PipelineConfig
+from vgen_jax.data.batches import BatchesConfig
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.text import decode_text, encode_text, join_texts
 from vgen_jax.data.windows import WindowIndex, future_texts
@@ -99,7 +99,7 @@ def with_texts(model: SlowModel, model_dir: str | Path, token_NL: Sequence[np.nd
     return model._replace(params={**model.params, "text": table})
 
 
-def with_window_texts(model: SlowModel, model_dir: str | Path, data: PipelineConfig) -> SlowModel:
+def with_window_texts(model: SlowModel, model_dir: str | Path, data: BatchesConfig) -> SlowModel:
     """``with_texts`` of all windows that ``data`` may give."""
     if not has_table(model):
         return model
@@ -107,8 +107,8 @@ def with_window_texts(model: SlowModel, model_dir: str | Path, data: PipelineCon
     return with_texts(model, model_dir, list(token_NL))
 
 
-def told(codec: ActionCodec, actions: Iterable[ChunkAction], typed: bool) -> list[np.ndarray]:
-    """The texts that a rollout will be told, (L,) each; of one that is ``typed``, all that the data have commands for.
+def rollout_texts(codec: ActionCodec, actions: Iterable[ChunkAction], typed: bool) -> list[np.ndarray]:
+    """The texts of a rollout to come, (L,) each; of one that is ``typed``, all that the data have commands for.
 
     Args:
         actions: of the rollout, or where they are typed those that were announced.

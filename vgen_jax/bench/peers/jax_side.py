@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from vgen_jax.bench.peers.settings import AVERAGE, CLIP, RATE, SCHEDULE, Lane, PeerConfig
+from vgen_jax.bench.peers.settings import AVERAGE, CLIP, RATE, SCHEDULE, PeerConfig, TimedCall
 from vgen_jax.compose.guidance import classifier_free
 from vgen_jax.devices.flops import matmul_flops
 from vgen_jax.devices.sharding import MeshConfig, batch_sharding, make_mesh, replicated
@@ -57,10 +57,10 @@ class OurSide:
         init = jax.jit(lambda rng: jax.tree.map(lambda p: p.astype(dtype), self._init(rng)))
         return jax.device_put(init(jax.random.key(0)), replicated(self.mesh))
 
-    def lane(self, what: str) -> Lane:
+    def lane(self, what: str) -> TimedCall:
         """The measurement ``what``."""
         call = {"forward": self._forward, "train": self._train, "generate": self._generate}[what]()
-        return Lane(call, _peak_mib)
+        return TimedCall(call, _peak_mib)
 
     def flops(self, what: str) -> int:
         """Model FLOPs of one call."""

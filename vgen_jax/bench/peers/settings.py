@@ -56,7 +56,7 @@ class PeerConfig:
             raise VgenError(f"peer.rounds is {self.rounds}: use 1 or more")
 
 
-class Lane(NamedTuple):
+class TimedCall(NamedTuple):
     """One side of one measurement: a call that returns when its result is there; what its peak memory was, MiB."""
 
     call: Callable[[], None]

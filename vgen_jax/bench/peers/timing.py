@@ -18,11 +18,11 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from vgen_jax.bench.peers.settings import Lane
+from vgen_jax.bench.peers.settings import TimedCall
 from vgen_jax.devices.chips import Chip
 
 
-class Cost(NamedTuple):
+class CallCost(NamedTuple):
     """The first call, compilation included; the median of the later ones; seconds, and MiB."""
 
     first: float
@@ -30,13 +30,13 @@ class Cost(NamedTuple):
     peak_mib: float | None
 
 
-def interleaved(lanes: Mapping[str, Lane], rounds: int) -> dict[str, Cost]:
+def interleaved(lanes: Mapping[str, TimedCall], rounds: int) -> dict[str, CallCost]:
     """Every lane's cost; the second call still warms up."""
 
-    def timed(lane: Lane) -> float:
-        begun = time.perf_counter()
+    def timed(lane: TimedCall) -> float:
+        started = time.perf_counter()
         lane.call()
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
 
     first = {name: timed(lane) for name, lane in lanes.items()}
     for lane in lanes.values():
@@ -45,7 +45,9 @@ def interleaved(lanes: Mapping[str, Lane], rounds: int) -> dict[str, Cost]:
     for number in range(rounds):
         for name in list(lanes)[:: 1 if number % 2 else -1]:
             later[name].append(timed(lanes[name]))
-    return {name: Cost(first[name], statistics.median(later[name]), lane.peak_mib()) for name, lane in lanes.items()}
+    return {
+        name: CallCost(first[name], statistics.median(later[name]), lane.peak_mib()) for name, lane in lanes.items()
+    }
 
 
 HEADER = (
@@ -54,7 +56,7 @@ HEADER = (
 )
 
 
-def table_lines(what: str, costs: Mapping[str, Cost], flops: int, chip: Chip | None, devices: int) -> list[str]:
+def table_lines(what: str, costs: Mapping[str, CallCost], flops: int, chip: Chip | None, devices: int) -> list[str]:
     """Rows of the table; a ratio above 1 is faster than PyTorch."""
     lines = []
     for side, cost in costs.items():
@@ -69,7 +71,7 @@ def table_lines(what: str, costs: Mapping[str, Cost], flops: int, chip: Chip | N
     return lines
 
 
-def named(what: str, costs: Mapping[str, Cost], flops: int, chip: Chip | None, devices: int) -> dict[str, Any]:
+def named(what: str, costs: Mapping[str, CallCost], flops: int, chip: Chip | None, devices: int) -> dict[str, Any]:
     """The flat results."""
     out: dict[str, Any] = {f"{what}/flops": flops}
     for side, cost in costs.items():

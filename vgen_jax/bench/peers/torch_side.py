@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vgen_jax.bench.peers.pixel_unet import PixelUNet
-from vgen_jax.bench.peers.settings import AVERAGE, CLIP, RATE, SCHEDULE, Lane, PeerConfig
+from vgen_jax.bench.peers.settings import AVERAGE, CLIP, RATE, SCHEDULE, PeerConfig, TimedCall
 from vgen_jax.convert.modelscope import original_config
 from vgen_jax.models.unet_latent import UNet3D
 
@@ -56,13 +56,13 @@ class TorchSide:
             found["diffusers"] = diffusers.__version__
         return found
 
-    def lane(self, what: str) -> Lane:
+    def lane(self, what: str) -> TimedCall:
         """The measurement ``what``."""
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         call = {"forward": self._forward, "train": self._train, "generate": self._generate}[what]()
-        return Lane(call, self._peak)
+        return TimedCall(call, self._peak)
 
     def _peak(self) -> float | None:
         return torch.cuda.max_memory_allocated() / 2**20 if self._device.type == "cuda" else None

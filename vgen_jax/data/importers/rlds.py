@@ -24,7 +24,7 @@ FITS = {"crop": fitted, "pad": padded}
 
 @dataclasses.dataclass(frozen=True)
 class RldsConfig:
-    """What to read; a ``shards.Plan``.
+    """What to read; a ``data.shards.Plan``.
 
     Attributes:
         folder: of the prepared data set, with its ``dataset_info.json``, for example ``…/fractal20220817_data/0.1.0``.
@@ -94,7 +94,7 @@ class RldsConfig:
 
 
 class RldsRecorder:
-    """See ``shards.Recorder``. Needs the ``[tfds]`` extra.
+    """See ``data.shards.Recorder``. Needs the ``[tfds]`` extra.
 
     Raises:
         VgenError: TensorFlow or the data set is missing, or has fewer episodes.

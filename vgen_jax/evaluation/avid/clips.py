@@ -35,7 +35,7 @@ VIAS: tuple[Via, ...] = ("method", "base", "product_of_experts", "action_guidanc
 
 
 @dataclasses.dataclass(frozen=True)
-class EntryConfig:
+class TableEntryConfig:
     """A row of the table.
 
     Attributes:
@@ -61,7 +61,7 @@ class EntryConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class GenerateConfig:
+class ClipsConfig:
     """Attributes:
     batch_size: clips at a time, over all devices; changes memory and speed only.
     seed: of the noise.
@@ -71,7 +71,7 @@ class GenerateConfig:
     seed: int
 
 
-class Entry(NamedTuple):
+class TableEntry(NamedTuple):
     """An entry ready to sample.
 
     Attributes:
@@ -80,29 +80,29 @@ class Entry(NamedTuple):
         trained: parameters that its training changed.
     """
 
-    config: EntryConfig
+    config: TableEntryConfig
     parts: tuple[Any, ...]
     mix: Callable[[tuple[Any, ...], Array], Predictor]
     trained: int
 
 
-def load_entry(config: EntryConfig, base: Base, frame_shape: tuple[int, ...]) -> tuple[Entry, Method | None]:
+def load_entry(config: TableEntryConfig, base: Base, frame_shape: tuple[int, ...]) -> tuple[TableEntry, Method | None]:
     """An entry, and the method itself where it has a mixture to look at."""
     prior, schedule = base_predictor(base), base.world.schedule
     if config.via == "base":
-        return Entry(config, (prior,), lambda parts, weight: alone(parts[0]), 0), None
+        return TableEntry(config, (prior,), lambda parts, weight: alone(parts[0]), 0), None
     if config.via == "classifier_guidance":
         guide, world = classifier_log_probability(Path(config.dir), frame_shape)
         if world != base.world:
             raise VgenError(f"{config.dir} knows another world than base_dir: train it again")
         mix = lambda parts, weight: classifier_guided(parts[0], parts[1], weight, schedule)  # noqa: E731
-        return Entry(config, (prior, guide), mix, _size(guide)), None
+        return TableEntry(config, (prior, guide), mix, _size(guide)), None
     _, method, params = load_method(Path(config.dir), base)
     own = method.predictor(params)
     if config.via == "method":
-        return Entry(config, (own,), lambda parts, weight: parts[0], _size(params)), method
+        return TableEntry(config, (own,), lambda parts, weight: parts[0], _size(params)), method
     combine = {"product_of_experts": product_of_experts, "action_guidance": action_guidance}[config.via]
-    return Entry(
+    return TableEntry(
         config, (prior, own), lambda parts, weight: combine(parts[0], parts[1], weight, schedule), _size(params)
     ), None
 
@@ -207,7 +207,13 @@ class Source:
 
 
 def write_clips(
-    entry: Entry, weight: float, source: Source, sampler: Sampler, schedule: Any, settings: GenerateConfig, folder: Path
+    entry: TableEntry,
+    weight: float,
+    source: Source,
+    sampler: Sampler,
+    schedule: Any,
+    settings: ClipsConfig,
+    folder: Path,
 ) -> Path:
     """Continues every clip of ``source`` and writes it, its past frames before it; those that are there stay."""
     waiting = [n for n, path in enumerate(source.paths) if not (folder / path.name).is_file()]

@@ -64,7 +64,7 @@ class Setting(NamedTuple):
 
     base: Base
     sampler: Sampler
-    generate: avid_clips.GenerateConfig
+    generate: avid_clips.ClipsConfig
     score: ScoreConfig
     cut: Cut
     nets: Nets
@@ -96,7 +96,7 @@ def tokens_of(data: sources.Recorded, length: int) -> np.ndarray:
     return np.stack([encode_text(join_texts(several), length) for several in texts])
 
 
-def best_weight(name: str, entry: avid_clips.Entry, source: avid_clips.Source, metric: str, at: Setting) -> float:
+def best_weight(name: str, entry: avid_clips.TableEntry, source: avid_clips.Source, metric: str, at: Setting) -> float:
     """The weight whose clips come closest to the recorded ones."""
     path = at.workdir / "tune" / name / WEIGHTS_FILE
     found: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}

@@ -125,7 +125,11 @@ def contenders_of(sections: dict[str, Any], settings: RevisitConfig) -> dict[str
 
 
 def measured(
-    bench: Bench, memory: str, contender: Contender | None, paths: Mapping[int, list[paths_of.Path]], folder: Path
+    bench: Bench,
+    memory: str,
+    contender: Contender | None,
+    paths: Mapping[int, list[paths_of.RecordedPath]],
+    folder: Path,
 ) -> list[Cell]:
     """All cells of a contender (``None``: the recording), from disk where they are there; it is compiled once."""
     cells, world = [], None
@@ -152,7 +156,7 @@ def world_of(bench: Bench, contender: Contender) -> SlowWorld:
 
 
 def played(
-    bench: Bench, world: SlowWorld | None, paths: list[paths_of.Path], protocol: Protocol, name: str
+    bench: Bench, world: SlowWorld | None, paths: list[paths_of.RecordedPath], protocol: Protocol, name: str
 ) -> tuple[list[dict[str, Any]], list[np.ndarray], list[str], float, float, float]:
     """The rest of a ``Cell``: scores, videos, names, seconds, MiB held, peak MiB. ``name`` is the progress bar's."""
     settings, fps = bench.settings, bench.model.data.fps
@@ -177,7 +181,7 @@ def played(
 
 
 def followed(
-    bench: Bench, world: SlowWorld, group: list[paths_of.Path], protocol: Protocol
+    bench: Bench, world: SlowWorld, group: list[paths_of.RecordedPath], protocol: Protocol
 ) -> tuple[list[np.ndarray], list[float], float, float]:
     """The videos of a batch of paths, uint8, frame 0 the real one; the seconds of its timed chunks; MiB held, peak."""
     future = world.future

@@ -23,7 +23,7 @@ Protocol = Literal["generated", "primed"]
 PROTOCOLS: tuple[Protocol, ...] = ("generated", "primed")
 
 
-class Path(NamedTuple):
+class RecordedPath(NamedTuple):
     """A recorded path.
 
     Attributes:
@@ -45,7 +45,7 @@ class Path(NamedTuple):
     watched: int
 
 
-def load_paths(model: SlowModel, source: EpisodeSource, count: int, length: int, future: int) -> list[Path]:
+def load_paths(model: SlowModel, source: EpisodeSource, count: int, length: int, future: int) -> list[RecordedPath]:
     """The first ``count`` paths of a split, cut to frame 0 and ``length`` more.
 
     Args:
@@ -59,7 +59,7 @@ def load_paths(model: SlowModel, source: EpisodeSource, count: int, length: int,
     return [_load(model, source, number, length, future) for number in range(count)]
 
 
-def _load(model: SlowModel, source: EpisodeSource, number: int, length: int, future: int) -> Path:
+def _load(model: SlowModel, source: EpisodeSource, number: int, length: int, future: int) -> RecordedPath:
     episode, space, where = source.episode(number), model.config.actions, source.name(number)
     if len(episode.frames_THWC) <= length:
         raise VgenError(f"{where}: {len(episode.frames_THWC)} frames, not {length + 1}: collect longer paths")
@@ -75,10 +75,10 @@ def _load(model: SlowModel, source: EpisodeSource, number: int, length: int, fut
     pairs_N2 = revisits(episode.extras["pose"][: length + 1])
     if not 0 < watched < length // future or not (pairs_N2[:, 1] > watched * future).any():
         raise VgenError(f"{where}: within {length} frames this path does not come back: collect others")
-    return Path(number, script.name, episode.frames_THWC[: length + 1], action, tokens, pairs_N2, watched)
+    return RecordedPath(number, script.name, episode.frames_THWC[: length + 1], action, tokens, pairs_N2, watched)
 
 
-def actions_of(paths: list[Path], future: int) -> Iterator[ChunkAction]:
+def actions_of(paths: list[RecordedPath], future: int) -> Iterator[ChunkAction]:
     """What the paths do in each chunk of f_g = ``future`` frames."""
     for chunk in range((len(paths[0].video_THWC) - 1) // future):
         rows = slice(chunk * future, (chunk + 1) * future)
@@ -90,7 +90,7 @@ def actions_of(paths: list[Path], future: int) -> Iterator[ChunkAction]:
 class Watching:
     """A World for one rollout of the protocol *primed*: it shows the recording while a path is watched."""
 
-    def __init__(self, world: SlowWorld, paths: list[Path]):
+    def __init__(self, world: SlowWorld, paths: list[RecordedPath]):
         self._world, self._paths, self.start = world, paths, world.start
 
     def step(self, state: SlowState, command: Command | None = None) -> tuple[SlowState, Step]:
@@ -104,7 +104,7 @@ class Watching:
         return self._world.step(state, command, Watched(seen, watched_B))
 
 
-def batches(paths: list[Path], size: int, protocol: Protocol) -> Iterator[list[Path]]:
+def batches(paths: list[RecordedPath], size: int, protocol: Protocol) -> Iterator[list[RecordedPath]]:
     """The paths in batches; in *primed* those watched for as long stand together, so that little is sampled in vain."""
     ordered = sorted(paths, key=lambda path: path.watched) if protocol == "primed" else paths
     for at in range(0, len(ordered), size):

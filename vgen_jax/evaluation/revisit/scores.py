@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vgen_jax.evaluation.place_encoder import Place
-from vgen_jax.evaluation.revisit.paths import Path, Protocol
+from vgen_jax.evaluation.revisit.paths import Protocol, RecordedPath
 from vgen_jax.metrics.base import Mean
 from vgen_jax.metrics.revisit import pairwise_psnr, perceptual_distance, revisit_psnr, visits
 from vgen_jax.metrics.scene_cuts import scene_cuts
@@ -42,7 +42,7 @@ def higher_is_better(metric: str) -> bool:
 
 def score(
     place: Place,
-    path: Path,
+    path: RecordedPath,
     video_THWC: np.ndarray,
     future: int,
     fps: float,
