@@ -21,6 +21,7 @@ from vgen_jax.files.exports import digest, export
 from vgen_jax.runs import evaluate_videos
 from vgen_jax.tasks.exports import model_folder
 from vgen_jax.types import VgenError
+from vgen_jax.worlds import assembly
 from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network
 from vgen_jax.worlds.slow_networks import TextConfig, denoiser
 
@@ -120,7 +121,7 @@ def test_each_chunk_is_told_its_own_actions(folder: Path, tmp_path: Path, monkey
 
         return sample, lambda: 1
 
-    monkeypatch.setattr(sources, "chunk_sampler", fake)
+    monkeypatch.setattr(assembly, "chunk_sampler", fake)
     generated(folder, tmp_path, 4)
     data = sources.recorded(str(folder / "data"), WINDOWS)
     space = tiny.SPACES["continuous"]

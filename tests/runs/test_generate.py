@@ -85,9 +85,9 @@ class Once:
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once() -> Iterator[None]:
-    """All runs here have one model and one memory: what one of them has compiled serves the next."""
+    """All runs here have one world: what one of them has compiled serves the next."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("chunk_sampler", "make_memory", "chunk_decoder", "starting_point"):
+        for name in ("slow_world", "starting_point"):
             patch.setattr(generate, name, Once(getattr(generate, name)))
         yield
 
