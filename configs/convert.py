@@ -4,12 +4,12 @@
       --config.convert.source=ali-vilab/text-to-video-ms-1.7b
 
 variant     what a folder holds
-modelscope  a text-to-video pipeline (diffusers' TextToVideoSDPipeline): UNet, autoencoder, text tower
-kl_vae      Stable Diffusion's autoencoder (diffusers' AutoencoderKL), or the folder of a pipeline that has one
-clip        CLIP's text tower (transformers' CLIPTextModel), or the folder of a pipeline that has one
+modelscope  a text-to-video model (diffusers' TextToVideoSDPipeline): UNet, autoencoder, text tower
+kl_vae      Stable Diffusion's autoencoder (diffusers' AutoencoderKL), or the folder of a model that has one
+clip        CLIP's text tower (transformers' CLIPTextModel), or the folder of a model that has one
 
 ``--config.convert.direction=to_diffusers`` converts back. Needs ``pip install 'vgen_jax[convert]'`` for weights on the
-Hugging Face hub, PyTorch's pickles and a pipeline's tokenizer.
+Hugging Face hub, PyTorch's pickles and a text-to-video model's tokenizer.
 """
 
 from ml_collections import ConfigDict

@@ -71,7 +71,7 @@ class Condition:
 
 @flax.struct.dataclass
 class VideoBatch:
-    """One batch of windows as the data pipeline gives it.
+    """One batch of windows as ``data.batches`` gives it.
 
     Attributes:
         video_BTHWC: uint8 frames in [0, 255], or float latents.

@@ -6,11 +6,11 @@
       --config.stages.flax.convert.source=FOLDER
 
 variant   what it does                                                                hardware
-t2v       text to video as the original's pipeline does it: 16 frames of 256×256,     one GPU: docs/modelscope.md
+t2v       text to video as the original does it: 16 frames of 256×256,     one GPU: docs/modelscope.md
           DDIM, 50 steps, guidance 9
 finetune  SlowFast-VGen's slow learning from its weights: convert, record ViZDoom,    not run yet at full size
           encode frames and texts, train the UNet, generate, convert back
-rollout   a long video, chunk after chunk, from a converted pipeline that was never   as t2v
+rollout   a long video, chunk after chunk, from a converted text-to-video model that was never   as t2v
           fine-tuned, and a picture; it has not learnt to go on from a past
 
 One stage alone: ``finetune.slow`` and so on; the others are siblings of the work directory. For your own videos import
@@ -95,7 +95,7 @@ def train_stage():
 
 
 def finetune_stages(source=T2V["model_dir"]):
-    """From a pipeline of diffusers to a fine-tuned one, in order."""
+    """From a model of diffusers to a fine-tuned one, in order."""
     convert = {"model": "modelscope", "target": "", "dtype": "float32"}
     past, future = WINDOWS[0]
     return {

@@ -13,7 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 torch.set_num_threads(1)
 
 TOLERANCE = 1e-5  # relative, float32
-TOKENS = 6  # of a text, in the pipeline below
+TOKENS = 6  # of a text, in the model below
 
 DOWN, UP = ("DownBlock3D", "CrossAttnDownBlock3D"), ("UpBlock3D", "CrossAttnUpBlock3D")
 
@@ -62,8 +62,8 @@ def weights_of(folder: Path) -> Path:
     return folder / "diffusion_pytorch_model.safetensors"
 
 
-def pipeline(folder: Path) -> TextToVideoSDPipeline:
-    """The smallest text-to-video pipeline, saved to ``folder``: latents of half the frames' size, texts of six tokens.
+def text_to_video(folder: Path) -> TextToVideoSDPipeline:
+    """The smallest text-to-video model, saved to ``folder``: latents of half the frames' size, texts of six tokens.
 
     Its scheduler is ModelScopeT2V's.
     """
@@ -100,7 +100,7 @@ def write_tokenizer(folder: Path, length: int) -> None:
     )
 
 
-def assert_same_pipeline(found: TextToVideoSDPipeline, want: TextToVideoSDPipeline) -> None:
+def assert_same_model(found: TextToVideoSDPipeline, want: TextToVideoSDPipeline) -> None:
     """Every weight and every setting that has a meaning is the same."""
     for name in ("unet", "vae", "text_encoder"):
         torch.testing.assert_close(getattr(found, name).state_dict(), getattr(want, name).state_dict(), rtol=0, atol=0)

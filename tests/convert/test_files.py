@@ -213,7 +213,7 @@ def test_damaged_json(tmp_path: Path, text: str) -> None:
         files.read_json(tmp_path / "config.json")
 
 
-def test_a_part_of_a_pipeline_or_its_own_folder(tmp_path: Path) -> None:
+def test_a_part_of_a_model_or_its_own_folder(tmp_path: Path) -> None:
     (tmp_path / "unet").mkdir()
     assert files.locate(tmp_path, "unet") == files.locate(tmp_path / "unet", "unet") == tmp_path / "unet"
     assert files.locate(str(tmp_path), "vae") == tmp_path

@@ -18,8 +18,8 @@ from configs.avid import coinrun, rt1
 from tests import tiny
 from tests.data.importers import rlds
 from vgen_jax import runs
+from vgen_jax.black_box.dynamicrafter import image_to_video
 from vgen_jax.black_box.sampling import sample_black_box
-from vgen_jax.compose.dynamicrafter import image_to_video
 from vgen_jax.config import section
 from vgen_jax.data.records import EpisodeSource, read_info, write_text
 from vgen_jax.data.text import encode_text

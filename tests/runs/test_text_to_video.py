@@ -1,4 +1,4 @@
-"""The run ``text_to_video``, from a tiny pipeline that diffusers saved."""
+"""The run ``text_to_video``, from a tiny model that diffusers saved."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ FRAMES = 3
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pipeline")
-    originals.pipeline(folder)
+    originals.text_to_video(folder)
     return folder
 
 

@@ -99,7 +99,7 @@ def test_single_frames_are_compared_in_what_the_predictor_sees(tmp_path: Path) -
     assert not np.allclose(features(much), found, atol=1e-2)
 
 
-def pipeline(folder: Path, action: str) -> BatchesConfig:
+def batches(folder: Path, action: str) -> BatchesConfig:
     return BatchesConfig(str(folder), "train", ((1, 4),), (1.0,), 4, 0, 0, action, True, True, 0, False)
 
 
@@ -107,12 +107,12 @@ def test_the_target_is_normalised_over_all_training_data(tmp_path: Path) -> None
     folder = tiny.write_dataset(tmp_path / "data")
     source = EpisodeSource(folder, "train")
     raw = np.concatenate([source.head(n).tensors["actions.continuous"] for n in range(len(source))]) / (10.0, 0.5)
-    space, target = action_target(pipeline(folder, "continuous"))
+    space, target = action_target(batches(folder, "continuous"))
     assert space.names == ("turn", "forward")
     np.testing.assert_allclose([target.mean, target.std], [raw.mean(0), raw.std(0)], rtol=1e-5)
-    assert action_target(pipeline(folder, "discrete"))[1] == ActionTarget("discrete", (), ())
+    assert action_target(batches(folder, "discrete"))[1] == ActionTarget("discrete", (), ())
     with pytest.raises(VgenError, match="data.action is 'none'"):
-        action_target(pipeline(folder, "none"))
+        action_target(batches(folder, "none"))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Slow learning from a pipeline of diffusers: there, trained, rolled out, and back."""
+"""Slow learning from a model of diffusers: there, trained, rolled out, and back."""
 
 import json
 from pathlib import Path
@@ -38,9 +38,9 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny pipeline of diffusers, ``theirs``, and stages of the config on it: ``flax``, ``data``, ``texts``."""
+    """A tiny model of diffusers, ``theirs``, and stages of the config on it: ``flax``, ``data``, ``texts``."""
     out = tmp_path_factory.mktemp("out")
-    originals.pipeline(out / "theirs")
+    originals.text_to_video(out / "theirs")
     tiny.write_dataset(out / "data")
     start(out, "flax", {"convert.source": str(out / "theirs")})
     start(out, "texts", {"windows": SMALL["data.windows"], "token_length": TOKENS})
@@ -91,11 +91,11 @@ def test_from_diffusers_to_a_rollout_and_back(out: Path, monkeypatch: pytest.Mon
     np.testing.assert_array_equal(loaded.unet.state_dict()[name].numpy(), kernel)
     assert not np.array_equal(theirs.unet.state_dict()[name].numpy(), kernel)
     loaded.unet.load_state_dict(theirs.unet.state_dict())
-    originals.assert_same_pipeline(loaded, theirs)
+    originals.assert_same_model(loaded, theirs)
 
 
 @pytest.mark.slow
-def test_a_rollout_from_a_pipeline_that_was_only_converted(out: Path) -> None:
+def test_a_rollout_from_a_model_that_was_only_converted(out: Path) -> None:
     """With texts that no data know, from a picture."""
     media.write_png(out / "start.png", np.full((16, 16, 3), 90, np.uint8))
     config = configs.get_config("rollout")
@@ -114,7 +114,7 @@ def test_frames_are_encoded_in_slices_as_they_are_whole(out: Path) -> None:
     np.testing.assert_allclose(parts, whole, atol=1e-5)
 
 
-def test_a_pipeline_becomes_the_slow_model_that_it_is(out: Path) -> None:
+def test_a_text_to_video_model_becomes_the_slow_model_that_it_is(out: Path) -> None:
     model = load_slow_model(out / "flax" / "export")
     assert (model.config.kind, model.config.actions, model.config.schedule.set_alpha_to_one) == ("eps", "none", False)
     assert frame_size(model) == (16, 16) and model.windows == (pretrained.WINDOW,)
@@ -149,7 +149,7 @@ def test_only_new_texts_need_the_tower(out: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"finetune.model_dir": "@theirs"}, "theirs is no converted pipeline: run --config=configs/convert.py"),
+        ({"finetune.model_dir": "@theirs"}, "theirs is no converted model: run --config=configs/convert.py"),
         ({"finetune.texts_dir": "@data"}, "data/texts.safetensors is missing: run embed_texts"),
         ({"data.windows": ((2, 4),), "data.window_weights": (1.0,)}, "lacks .* texts of the data, such as"),
         ({"data.token_length": 0}, "data.token_length is 0: the pretrained UNet reads texts"),

@@ -10,68 +10,11 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vgen_jax.config import section
 from vgen_jax.files.exports import EXPORT_CONFIG, export
 from vgen_jax.types import Condition, VgenError
 from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network
 from vgen_jax.worlds.slow import SlowModel, action_width, frame_size, guided_predictor, load_slow_model
 from vgen_jax.worlds.slow_networks import Denoiser, TextConfig, denoiser, dtype_of
-
-
-@dataclasses.dataclass(frozen=True)
-class Inner:
-    size: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Outer:
-    """One field of each sort."""
-
-    name: str
-    rate: float
-    count: int
-    flag: bool
-    sizes: tuple[tuple[int, int], ...]
-    maybe: int | None
-    inner: Inner
-
-
-GOOD = {
-    "name": "a", "rate": 1, "count": 2, "flag": True, "sizes": [[1, 2], [3, 4]], "maybe": None, "inner": {"size": 5},
-}  # fmt: skip
-
-
-def test_a_section_becomes_its_dataclass() -> None:
-    made = section(Outer, GOOD, "outer")
-    assert made == Outer("a", 1.0, 2, True, ((1, 2), (3, 4)), None, Inner(5)) and type(made.rate) is float
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"nmae": "b"}, "config key outer.nmae is unknown: outer has count, flag, inner, maybe, name, rate, sizes"),
-        ({"name": 3}, "config key outer.name is 3, a int: use a str"),
-        ({"count": 2.5}, "outer.count is 2.5, a float: use a int"),
-        ({"count": True}, "outer.count is True, a bool"),
-        ({"rate": "fast"}, "outer.rate is 'fast'"),
-        ({"flag": 1}, "outer.flag is 1, a int: use a bool"),
-        ({"sizes": "big"}, "outer.sizes is 'big'"),
-        ({"sizes": ((1, 2.5), (3, 4))}, r"outer.sizes\[0\]\[1\] is 2.5, a float: use a int"),
-        ({"sizes": ((1, 2, 3), (3, 4))}, r"outer.sizes\[0\] is \(1, 2, 3\): give 2 values"),
-        ({"maybe": "x"}, "outer.maybe is 'x', a str: use a int or NoneType"),
-        ({"inner": {"size": 5, "colour": 1}}, "config key outer.inner.colour is unknown"),
-        ({"inner": {}}, "config key outer.inner.size is missing"),
-    ],
-)
-def test_a_wrong_key_or_value_is_named(changes: dict[str, object], named: str) -> None:
-    with pytest.raises(VgenError, match=named):
-        section(Outer, {**GOOD, **changes}, "outer")
-
-
-@pytest.mark.parametrize("missing", GOOD)
-def test_a_missing_key_is_named(missing: str) -> None:
-    with pytest.raises(VgenError, match=f"config key outer.{missing} is missing"):
-        section(Outer, {k: v for k, v in GOOD.items() if k != missing}, "outer")
 
 
 def test_widths_of_actions() -> None:

@@ -141,7 +141,7 @@ def write_latents(frames: Path, folder: Path, autoencoder_dir: Path) -> None:
 
 
 def write_pretrained(folder: Path, autoencoder_dir: Path, slow: SlowConfig) -> None:
-    """The definition of a converted pipeline, with its autoencoder and without the weights of its UNet."""
+    """The definition of a converted text-to-video model, with its autoencoder and without the weights of its UNet."""
     width = {"in_channels": slow.latent_channels, "out_channels": slow.latent_channels}
     shape = {k: v for k, v in dataclasses.asdict(slow.unet).items() if k in pretrained.SHAPE}
     unet = {**shape, **width, "cross_attention_dim": slow.text.width}

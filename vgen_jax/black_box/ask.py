@@ -1,9 +1,9 @@
 """Denoisers that are not written in JAX, or not at hand at all, as Predictors.
 
 AVID (arXiv:2410.12822, §2.3) adapts a model through its outputs alone. What gives them is an ``Ask``: a function on the
-host, NumPy arrays in and NumPy arrays out. ``ask_torch`` makes one of a PyTorch module, ``remote.Remote`` of an HTTP
+host, NumPy arrays in and NumPy arrays out. ``ask_torch`` makes one of a PyTorch module, ``client.Remote`` of an HTTP
 service, ``ask_jax`` of a Predictor. ``from_ask`` makes a Predictor of it for jitted code, a sampler's scan included; in
-trainings it is asked outside of the compiled step instead (``objectives.queried``), so that a question without an
+trainings it is asked outside of the compiled step instead (``black_box.training``), so that a question without an
 answer loses nothing. No gradient flows into any of them.
 """
 
@@ -43,8 +43,8 @@ def from_ask(ask: Ask, kind: PredictionKind) -> Predictor:
     """An ``Ask`` as a frozen Predictor, under ``jit`` a callback to the host with the whole batch.
 
     For programs on one device: several CPU devices have been seen to wait for each other around a callback for ever;
-    there take ``asked.sample_asked``. A fault of ``ask`` reaches the caller as JAX's error, from which ``fault_of``
-    takes the line that says what happened.
+    there take ``sampling.sample_black_box``. A fault of ``ask`` reaches the caller as JAX's error, from which
+    ``fault_of`` takes the line that says what happened.
     """
     check_kind(kind)
 

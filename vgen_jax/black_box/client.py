@@ -1,8 +1,8 @@
-"""A denoiser behind an HTTP service, as an ``Ask`` (see ``black_box``). ``vgen_jax.black_box.server`` is such a
+"""A denoiser behind an HTTP service, as an ``Ask`` (see ``black_box.ask``). ``vgen_jax.black_box.server`` is such a
 service.
 
     GET  /about     JSON: kind, batch (rows of a request at most)
-    POST /predict   a question to an answer (``wire``); ``Authorization: Bearer <token>`` where a token is set
+    POST /predict   a question to an answer (``black_box.wire``); ``Authorization: Bearer <token>`` where a token is set
 
 A request that finds no server, or a server at fault (5xx), or that takes too long, is sent again after a pause that
 doubles; one that the server refuses (4xx) is not, since it would be refused again.

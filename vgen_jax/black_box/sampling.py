@@ -1,7 +1,7 @@
 """Sampling over a black box on any number of devices: the box is asked between the compiled steps.
 
-A callback within a compiled program (``black_box.from_ask``) holds one device's thread while others may wait for it,
-and a fault of it ends the program. Here a sampler's step is cut in two, as ``black_box.training`` does with a
+A callback within a compiled program (``black_box.ask.from_ask``) holds one device's thread while others may wait for
+it, and a fault of it ends the program. Here a sampler's step is cut in two, as ``black_box.training`` does with a
 training's: what the composition asks its base is computed first, then the step with the answers in the place of the
 base. The numbers are those of ``diffusion.samplers.sample``.
 """

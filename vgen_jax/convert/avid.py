@@ -113,7 +113,7 @@ MIXTURE = [Rule("mixture_conv", "mixture", POINT)]
 
 
 class Converted(NamedTuple):
-    """A network of a checkpoint: its method and parameters as ``build_avid`` has them."""
+    """A network of a checkpoint: its method and parameters as ``worlds.avid`` has them."""
 
     method: MethodConfig
     params: Params

@@ -13,7 +13,7 @@ from vgen_jax.convert.rules import EMBEDDING, LINEAR, NORM, TABLE, Rule, nest, t
 from vgen_jax.models.text import ACTIVATIONS, ClipTextEncoder
 from vgen_jax.types import Params, VgenError
 
-PART, TOKENIZER_PART = "text_encoder", "tokenizer"  # their folders in a pipeline
+PART, TOKENIZER_PART = "text_encoder", "tokenizer"  # their folders in a text-to-video model
 TOKENIZER_FILES = (
     "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json",
@@ -54,8 +54,8 @@ def load_text(folder: str | Path, *, dtype: Any = np.float32) -> tuple[dict[str,
     """A text tower from transformers: ``ClipTextEncoder(**config).apply({"params": params}, token_BL)``.
 
     Args:
-        folder: the text tower's, its pipeline's, or a model of the Hugging Face hub (``files.locate``); also what the
-            run ``convert`` made of one.
+        folder: the text tower's, its whole model's, or a model of the Hugging Face hub (``files.locate``); also what
+            the run ``convert`` made of one.
         dtype: of the parameters, NumPy arrays in host memory.
 
     Raises:
@@ -92,10 +92,10 @@ def save_text(config: Mapping[str, Any], params: Params, folder: str | Path) -> 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
     """The tokenizer that belongs to a text tower, a function: texts -> int32 tokens (B, L).
 
-    Texts are cut or padded to the tokenizer's length (77), as the pipelines do.
+    Texts are cut or padded to the tokenizer's length (77), as diffusers does.
 
     Args:
-        folder: the tokenizer's, its pipeline's, or a model of the Hugging Face hub (``files.locate``).
+        folder: the tokenizer's, its whole model's, or a model of the Hugging Face hub (``files.locate``).
 
     Raises:
         VgenError: if transformers is not installed, or the folder holds no such tokenizer.
@@ -136,7 +136,7 @@ def text_embeddings(folder: str, texts: Sequence[str]) -> np.ndarray:
 
 
 def tokenizer_folder(folder: str | Path) -> Path:
-    """Where the files of a pipeline's tokenizer lie.
+    """Where the files of a text-to-video model's tokenizer lie.
 
     Raises:
         VgenError: if there are none.

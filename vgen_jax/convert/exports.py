@@ -1,8 +1,8 @@
 """Folders of converted networks, as the run ``convert`` writes them.
 
 A network's folder holds ``model.safetensors`` with the names and layouts of the networks here and ``config.json`` with
-its fields (see ``files.exports.load_export``). A pipeline's folder holds one for each of its networks under the
-names that diffusers gives them, beside its tokenizer and its scheduler.
+its fields (see ``files.exports.load_export``). A text-to-video model's folder holds one for each of its networks under
+the names that diffusers gives them, beside its tokenizer and its scheduler.
 """
 
 import dataclasses

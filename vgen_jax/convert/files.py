@@ -48,9 +48,9 @@ def locate(folder: str | Path, part: str) -> Path:
     """The local folder of one part of a model.
 
     Args:
-        folder: a pipeline's folder that holds the folder ``part`` (``unet``, ``vae``, ...), or that part's own; or the
-            name of either on the Hugging Face hub, ``owner/model`` or ``owner/model/part``, which is downloaded into
-            the hub's cache.
+        folder: a text-to-video model's folder that holds the folder ``part`` (``unet``, ``vae``, ...), or that part's
+            own; or the name of either on the Hugging Face hub, ``owner/model`` or ``owner/model/part``, which is
+            downloaded into the hub's cache.
 
     Raises:
         VgenError: if it is neither here nor to be had from the hub.
@@ -76,7 +76,7 @@ def _download(name: str, part: str) -> Path:
     repository = "/".join(pieces[:2])
     fetch = functools.partial(snapshot_download, repository)
     try:
-        # Small files first: they tell whether the model is a pipeline.
+        # Small files first: they tell whether the model is a whole one.
         root = Path(fetch(allow_patterns=["*.json", "*.txt"]))
         inside = pieces[2] if len(pieces) == 3 else part if (root / part).is_dir() else ""
         prefix = f"{inside}/" if inside else ""

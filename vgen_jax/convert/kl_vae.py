@@ -12,7 +12,7 @@ from vgen_jax.convert.rules import CONV, LINEAR, NORM, Rule, nest, to_original, 
 from vgen_jax.models.autoencoder_kl import AutoencoderKL
 from vgen_jax.types import Params, VgenError
 
-PART = "vae"  # its folder in a pipeline
+PART = "vae"  # its folder in a text-to-video model
 CLASS = "AutoencoderKL"
 DOWN_BLOCK, UP_BLOCK = "DownEncoderBlock2D", "UpDecoderBlock2D"
 SCALING_FACTOR = 0.18215
@@ -87,8 +87,8 @@ def load(folder: str | Path, *, dtype: Any = np.float32) -> tuple[dict[str, Any]
     The module neither scales latents nor unscales them: see ``scaling_factor``.
 
     Args:
-        folder: the autoencoder's, its pipeline's, or a model of the Hugging Face hub (``files.locate``); also what the
-            run ``convert`` made of one.
+        folder: the autoencoder's, its whole model's, or a model of the Hugging Face hub (``files.locate``); also what
+            the run ``convert`` made of one.
         dtype: of the parameters, NumPy arrays in host memory.
 
     Raises:
@@ -123,7 +123,7 @@ def save(
 
     Args:
         config: fields of ``AutoencoderKL``.
-        scaling_factor: of the latents, for pipelines.
+        scaling_factor: of the latents, for diffusers.
         sample_size: side of the frames that it is meant for, in pixels; diffusers tiles larger ones if told to.
 
     Raises:

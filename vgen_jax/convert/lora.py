@@ -37,14 +37,16 @@ PLAIN: dict[str, tuple[Any, ...]] = {
 }
 
 
-class Layer(NamedTuple):
+class OriginalLayer(NamedTuple):
     """A layer's name in the original, and how its kernel is laid out there: ``original -> ours``."""
 
     name: str
     layout: str
 
 
-def layers(shapes: dict[str, tuple[int, ...]], rules: Iterable[Rule] | None) -> tuple[dict[str, Layer], list[str]]:
+def layers(
+    shapes: dict[str, tuple[int, ...]], rules: Iterable[Rule] | None
+) -> tuple[dict[str, OriginalLayer], list[str]]:
     """Path -> the layer there; and the paths of layers that the original lacks.
 
     Args:
@@ -52,10 +54,10 @@ def layers(shapes: dict[str, tuple[int, ...]], rules: Iterable[Rule] | None) -> 
         rules: of the network's conversion; ``None`` for a network without an original.
     """
     if rules is None:
-        return {path: Layer(path.replace("/", "."), LAYOUTS[len(shape)]) for path, shape in shapes.items()}, []
+        return {path: OriginalLayer(path.replace("/", "."), LAYOUTS[len(shape)]) for path, shape in shapes.items()}, []
     found, uncovered = entries(rules, {f"{path}/{KERNEL}": shape for path, shape in shapes.items()})
     known = {
-        entry.path.removesuffix(f"/{KERNEL}"): Layer(name.removesuffix(".weight"), entry.layout)
+        entry.path.removesuffix(f"/{KERNEL}"): OriginalLayer(name.removesuffix(".weight"), entry.layout)
         for name, entry in found.items()
     }
     return known, [path.removesuffix(f"/{KERNEL}") for path in uncovered]

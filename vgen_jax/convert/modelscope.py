@@ -1,4 +1,4 @@
-"""ModelScopeT2V: diffusers' ``UNet3DConditionModel`` to and from ``models.unet_latent``, and the whole pipeline.
+"""ModelScopeT2V: diffusers' ``UNet3DConditionModel`` to and from ``models.unet_latent``, and the whole model around it.
 
 ``attention_head_dim`` of the original is the width of a head and called ``head_dim`` here. Within the original it
 travels under the name of a number of heads, and its blocks hand it on in the place of the head's width, which undoes
@@ -18,7 +18,7 @@ from vgen_jax.convert.rules import CONV, LINEAR, NORM, TEMPORAL_CONV, Rule, nest
 from vgen_jax.models.unet_latent import UNet3D
 from vgen_jax.types import Params, VgenError
 
-PART = "unet"  # its folder in a pipeline
+PART = "unet"  # its folder in a text-to-video model
 CLASS = "UNet3DConditionModel"
 PIPELINE_CLASS, INDEX_FILE = "TextToVideoSDPipeline", "model_index.json"
 SAMPLE_SIZE = 32  # side of the latents where the original does not say
@@ -105,7 +105,7 @@ def load_unet(folder: str | Path, *, dtype: Any = np.float32) -> tuple[dict[str,
     """A UNet from diffusers: ``UNet3D(**config).apply({"params": params}, x_BTHWC, t_B, text_BLD)``.
 
     Args:
-        folder: the UNet's, its pipeline's, or a model of the Hugging Face hub (``files.locate``); also what the run
+        folder: the UNet's, its whole model's, or a model of the Hugging Face hub (``files.locate``); also what the run
             ``convert`` made of one.
         dtype: of the parameters, NumPy arrays in host memory.
 
@@ -125,7 +125,7 @@ def save_unet(config: Mapping[str, Any], params: Params, folder: str | Path, *, 
 
     Args:
         config: fields of ``UNet3D``.
-        sample_size: side of the latents that it is meant for; diffusers' pipelines take it as their default.
+        sample_size: side of the latents that it is meant for; diffusers takes it as their default.
 
     Raises:
         VgenError: for a network that the original has no place for, parameters that are not the configuration's, or a
@@ -142,7 +142,7 @@ def save_unet(config: Mapping[str, Any], params: Params, folder: str | Path, *, 
 
 
 def sample_size(folder: str | Path) -> int:
-    """Side of the latents that a UNet's folder, or its pipeline's, is meant for."""
+    """Side of the latents that a UNet's folder, or its whole model's, is meant for."""
     path = files.locate(folder, PART)
     if exports.is_export(path, exports.UNET):
         return int(exports.read_config(path, (exports.SAMPLE_SIZE,))[exports.SAMPLE_SIZE])
@@ -150,7 +150,7 @@ def sample_size(folder: str | Path) -> int:
     return SAMPLE_SIZE if found is None else int(found)
 
 
-class Pipeline(NamedTuple):
+class TextToVideo(NamedTuple):
     """ModelScopeT2V with all that a generation needs.
 
     Attributes:
@@ -176,11 +176,13 @@ class Pipeline(NamedTuple):
     sample_size: int
 
 
-def load_pipeline(folder: str | Path, *, dtype: Any = np.float32, steps: int = 50, eta: float = 0.0) -> Pipeline:
-    """A whole text-to-video pipeline from diffusers.
+def load_text_to_video(
+    folder: str | Path, *, dtype: Any = np.float32, steps: int = 50, eta: float = 0.0
+) -> TextToVideo:
+    """A whole text-to-video model from diffusers.
 
     Args:
-        folder: the pipeline's, or a model of the Hugging Face hub (``files.locate``).
+        folder: the whole model's, or a model of the Hugging Face hub (``files.locate``).
         dtype: of the parameters.
         steps, eta: of the sampler (``schedulers.from_config``).
 
@@ -193,20 +195,20 @@ def load_pipeline(folder: str | Path, *, dtype: Any = np.float32, steps: int = 5
     text_config, text = clip.load_text(folder, dtype=dtype)
     vae_config, vae = kl_vae.load(folder, dtype=dtype)
     unet_config, unet = load_unet(folder, dtype=dtype)
-    return Pipeline(
+    return TextToVideo(
         unet_config, unet, vae_config, vae, text_config, text,
         factor, tokenize, clip.tokenizer_folder(folder), scheduler, side,
     )  # fmt: skip
 
 
-def save_pipeline(pipeline: Pipeline, folder: str | Path) -> None:
-    """Writes a pipeline for ``diffusers.TextToVideoSDPipeline.from_pretrained(folder)``.
+def save_text_to_video(model: TextToVideo, folder: str | Path) -> None:
+    """Writes a model for ``diffusers.TextToVideoSDPipeline.from_pretrained(folder)``.
 
     Raises:
         VgenError: for a network or a sampler that the original has no place for, parameters that are not the
             configuration's, or a folder that cannot be written.
     """
-    folder, p = Path(folder), pipeline
+    folder, p = Path(folder), model
     save_unet(p.unet_config, p.unet, folder / PART, sample_size=p.sample_size)
     kl_vae.save(p.vae_config, p.vae, folder / kl_vae.PART, scaling_factor=p.scaling_factor)
     clip.save_text(p.text_config, p.text, folder / clip.PART)
@@ -214,7 +216,7 @@ def save_pipeline(pipeline: Pipeline, folder: str | Path) -> None:
 
 
 def save_settings(scheduler: schedulers.Scheduler, tokenizer: str | Path, folder: str | Path) -> None:
-    """Writes what a pipeline's folder holds besides networks: scheduler, tokenizer (from its folder) and index."""
+    """Writes what a whole model's folder holds besides networks: scheduler, tokenizer (from its folder) and index."""
     folder = Path(folder)
     schedulers.save_scheduler(scheduler, folder / schedulers.PART)
     clip.copy_tokenizer(tokenizer, folder / clip.TOKENIZER_PART)

@@ -20,7 +20,7 @@ from vgen_jax.diffusion.samplers import Sampler, SamplerKind
 from vgen_jax.diffusion.schedules import Schedule, ScheduleKind
 from vgen_jax.types import PredictionKind, VgenError
 
-PART = "scheduler"  # its folder in a pipeline
+PART = "scheduler"  # its folder in a text-to-video model
 CONFIG_FILE = "scheduler_config.json"
 CLASSES: dict[str, SamplerKind] = {
     "DDIMScheduler": "ddim",
@@ -166,7 +166,7 @@ def load_scheduler(folder: str | Path, steps: int = 50, eta: float = 0.0, kind: 
     """A scheduler as diffusers saved it.
 
     Args:
-        folder: the scheduler's, its pipeline's, or a model of the Hugging Face hub (``files.locate``).
+        folder: the scheduler's, its whole model's, or a model of the Hugging Face hub (``files.locate``).
         steps, eta, kind: see ``from_config``.
 
     Raises:

@@ -1,1 +1,1 @@
-"""Episodes: their schema, their files, the simulators that make them and the pipeline that batches them."""
+"""Episodes: their schema, their files, importers of others' and the batches that trainings read."""

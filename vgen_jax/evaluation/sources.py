@@ -95,7 +95,7 @@ def is_records(folder: str) -> bool:
 
 
 def is_model(folder: str) -> bool:
-    """Whether a folder is an export, a pipeline's, or a training's work directory."""
+    """Whether a folder is an export, a text-to-video model's, or a training's work directory."""
     path = Path(folder)
     exported = (path / EXPORT_WEIGHTS).is_file() or (path / "export" / EXPORT_WEIGHTS).is_file()
     return exported or (path / CHECKPOINTS).is_dir() or pretrained.is_pretrained(path)

@@ -1,14 +1,13 @@
 """Weights that come with the package, under ``vgen_jax/assets``; a config names a folder there ``asset:vizdoom/slow``.
 
-An asset is an export folder (``checkpoint``) whose parameters are stored as float16, which its ``config.json`` says
+An asset is an export folder (``files.exports``) whose parameters are stored as float16, which its ``config.json`` says
 together with the file's SHA-256, and a model card. A slow model's autoencoder is an asset of its own beside it.
 """
 
 import shutil
 from pathlib import Path
 
-from vgen_jax.data.records import INFO_FILE
-from vgen_jax.files.exports import EXPORT_CONFIG, export, load_export
+from vgen_jax.files.exports import DATASET_FILE, EXPORT_CONFIG, export, load_export
 from vgen_jax.types import VgenError
 
 PREFIX = "asset:"
@@ -58,8 +57,8 @@ def write_asset(source: Path, root: Path, name: str, card: str, autoencoder: str
             raise VgenError(f"{root / autoencoder} is missing: bundle the autoencoder first")
         config = {**config, AUTOENCODER: str(Path(*[".."] * len(Path(name).parts), autoencoder))}
     export(folder, params, config, stored_as="float16")
-    if (source / INFO_FILE).is_file():
-        shutil.copyfile(source / INFO_FILE, folder / INFO_FILE)
+    if (source / DATASET_FILE).is_file():
+        shutil.copyfile(source / DATASET_FILE, folder / DATASET_FILE)
     (folder / CARD_FILE).write_text(card)
     check_sizes(root)
     return folder

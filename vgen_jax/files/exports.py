@@ -21,6 +21,7 @@ from flax import traverse_util
 from vgen_jax.types import VgenError
 
 EXPORT_WEIGHTS, EXPORT_CONFIG = "model.safetensors", "config.json"
+DATASET_FILE = "dataset.json"  # beside them: what a model's training data were like
 STORAGE = "storage"  # in config.json, how the parameters are stored: {"dtype": "float16", "sha256": …}
 
 
@@ -98,7 +99,7 @@ def _sha256(path: Path) -> str:
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 of an export's weights; of a whole pipeline's, its UNet's."""
+    """SHA-256 of an export's weights; of a whole text-to-video model's, its UNet's."""
     path = Path(folder) / EXPORT_WEIGHTS
     inner = Path(folder) / "unet" / EXPORT_WEIGHTS
     if not path.is_file() and not inner.is_file():

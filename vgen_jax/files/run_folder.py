@@ -2,7 +2,7 @@
 
 In a config, a path that begins with ``@`` names a sibling of the run's work directory: with
 ``--workdir=out/slow``, ``@data`` is ``out/data``. Pipelines put every stage in such a sibling. One that begins with
-``asset:`` names weights that come with the package (``bundled``).
+``asset:`` names weights that come with the package (``files.assets``).
 """
 
 import json

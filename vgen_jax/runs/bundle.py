@@ -1,4 +1,4 @@
-"""Run ``bundle``: an export as weights that come with the package (``bundled``), with a model card.
+"""Run ``bundle``: an export as weights that come with the package (``files.assets``), with a model card.
 
 The card says what it takes to make the weights again: data, command, steps, hardware, and what was measured.
 """

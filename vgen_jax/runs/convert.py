@@ -1,11 +1,11 @@
 """Run ``convert``: weights of the original models into folders of this library, and back.
 
 ``to_flax`` writes export folders, ``model.safetensors`` with the names and layouts that the networks here have and
-``config.json`` (see ``files.exports.load_export``); a pipeline's tokenizer and scheduler stay as they are. An
-autoencoder becomes one that ``autoencoder_dir`` of the other runs takes. ``to_diffusers`` reads such folders, those of
-trained autoencoders included.
+``config.json`` (see ``files.exports.load_export``); a text-to-video model's tokenizer and scheduler stay as they are.
+An autoencoder becomes one that ``autoencoder_dir`` of the other runs takes. ``to_diffusers`` reads such folders, those
+of trained autoencoders included.
 
-A network is in memory once and alone: a pipeline is converted part by part, and written tensor by tensor.
+A network is in memory once and alone: a model is converted part by part, and written tensor by tensor.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ class ConvertConfig:
     """What to convert.
 
     Attributes:
-        model: ``modelscope`` (a whole text-to-video pipeline), ``kl_vae`` or ``clip`` (a text tower).
+        model: ``modelscope`` (a whole text-to-video model), ``kl_vae`` or ``clip`` (a text tower).
         direction: ``to_flax`` or ``to_diffusers``.
         source: folder to read; for ``to_flax`` also a model of the Hugging Face hub.
         target: folder to write; empty for ``export`` in the work directory.

@@ -1,4 +1,4 @@
-"""Run ``text_to_video``: one short video per prompt, from a text-to-video pipeline as diffusers saves it.
+"""Run ``text_to_video``: one short video per prompt, from a text-to-video model as diffusers saves it.
 
 The parts come into memory when their turn comes: the text tower computes the embeddings of all prompts, which are kept
 in the work directory, and is gone before the UNet is loaded. Frames are decoded a few at a time.

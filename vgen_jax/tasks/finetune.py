@@ -1,8 +1,8 @@
-"""Slow learning from a pretrained text-to-video pipeline (SlowFast-VGen §3.1.1, supplement B.3), a task of ``train``.
+"""Slow learning from a pretrained text-to-video model (SlowFast-VGen §3.1.1, supplement B.3), a task of ``train``.
 
 Autoencoder and text tower are frozen; the UNet is trained on windows with a clean past. The noise schedule and what the
-network predicts are the pipeline's. Its export is again a pipeline's folder, which ``generate``, ``text_to_video`` and
-``convert`` take.
+network predicts are the text-to-video model's. Its export is again a text-to-video model's folder, which ``generate``,
+``text_to_video`` and ``convert`` take.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ class FinetuneConfig:
     """What is fine-tuned, and how.
 
     Attributes:
-        model_dir: a pipeline that the run ``convert`` wrote.
+        model_dir: a text-to-video model that the run ``convert`` wrote.
         texts_dir: what the run ``embed_texts`` wrote for these data.
         remat, dtype: of the UNet (``models.unet_latent``); its parameters are float32.
         encode_frames: frames of a window encoded at once, where the data are frames and not latents.
@@ -112,7 +112,7 @@ def sliced(encode: Partial, frames: int) -> Partial:
 
 
 def slow_config(settings: FinetuneConfig, data: BatchesConfig, info: DatasetInfo) -> SlowConfig:
-    """The definition of the slow model: the pipeline's, with the data's actions and texts."""
+    """The definition of the slow model: the text-to-video model's, with the data's actions and texts."""
     if data.token_length < 1:
         raise VgenError("config key data.token_length is 0: the pretrained UNet reads texts; use 256, say")
     raw = pretrained.definition(Path(settings.model_dir), settings.dtype, settings.remat)
@@ -136,7 +136,7 @@ def _unet_shapes(slow: SlowConfig) -> Any:
 def save_pretrained(
     params: Params, slow: SlowConfig, data: BatchesConfig, source: Path, texts_dir: Path, out: Path
 ) -> None:
-    """Writes a fine-tuned pipeline: the new UNet, the parts of ``source`` that were frozen, and the definition."""
+    """Writes a fine-tuned model: the new UNet, the parts of ``source`` that were frozen, and the definition."""
     raw = exports.read_config(source / modelscope.PART, (exports.UNET, exports.SAMPLE_SIZE))
     fields = {**raw[exports.UNET], "action_dim": slow.action_dim}
     for part in pretrained.PARTS_KEPT:

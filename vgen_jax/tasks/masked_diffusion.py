@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from vgen_jax.config import section
 from vgen_jax.data.records import INFO_FILE, read_info
 from vgen_jax.data.schema import DatasetInfo
-from vgen_jax.files.exports import export
+from vgen_jax.files.exports import DATASET_FILE, export
 from vgen_jax.learning.slow import Task
 from vgen_jax.objectives import masked_diffusion as diffusion_objective
 from vgen_jax.tasks.inputs import Batches, Finish, batches_config, latents_folder
@@ -38,7 +38,7 @@ def diffusion_task(config: ConfigDict) -> tuple[Task, Finish]:
     def finish(params: Params, folder: Path) -> None:
         raw = {"slow": dataclasses.asdict(slow), "windows": data.windows}
         export(folder, params, raw)
-        shutil.copyfile(Path(data.data_dir) / INFO_FILE, folder / "dataset.json")
+        shutil.copyfile(Path(data.data_dir) / INFO_FILE, folder / DATASET_FILE)
         shutil.copytree(autoencoder_folder, folder / "autoencoder", dirs_exist_ok=True)
 
     start = functools.partial(start_warp, slow, autoencoder) if slow.warp.width else None

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from vgen_jax.config import section
 from vgen_jax.data.records import INFO_FILE, read_info
-from vgen_jax.files.exports import export
+from vgen_jax.files.exports import DATASET_FILE, export
 from vgen_jax.learning.slow import Task
 from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
 from vgen_jax.tasks.inputs import Batches, Finish, batches_config, latents_folder
@@ -52,7 +52,7 @@ def warm_start_task(config: ConfigDict) -> tuple[Task, Finish]:
 
     def finish(params: Params, out: Path) -> None:
         export(out, params, {"slow": dataclasses.asdict(slow), "windows": data.windows})
-        shutil.copyfile(Path(data.data_dir) / INFO_FILE, out / INFO_FILE)
+        shutil.copyfile(Path(data.data_dir) / INFO_FILE, out / DATASET_FILE)
         shutil.copytree(model.autoencoder.folder, out / "autoencoder", dirs_exist_ok=True)
 
     return Task(model.denoiser.init, objective, Batches(data), start), finish

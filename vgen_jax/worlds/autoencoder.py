@@ -89,6 +89,11 @@ def autoencoder_of(config: AutoencoderConfig, params: Params, scale: float, fold
 
 
 def required(raw: Mapping[str, Any], name: str, folder: Path) -> Any:
+    """An entry of an export's config.
+
+    Raises:
+        VgenError: if it has none of that name.
+    """
     if name not in raw:
         raise VgenError(f"{folder / 'config.json'} has no '{name}': it is no export of this kind; name another folder")
     return raw[name]

@@ -1,10 +1,10 @@
 """AVID's models from their configuration: base models, adapters and every baseline, as Predictors with parameters.
 
 A *world* says what all of them share: frames or latents, the noise schedule, what is predicted, the actions, how many
-clean frames open a clip (``avid_nets``, which has the networks too). A *method_of* is what is trained in it: a video
-diffusion model of its own (``diffusion``: the base, the action-conditioned baseline, full fine-tuning, by actions or by
-language), AVID's adapter (``avid``) or a ControlNet (``controlnet``, in worlds of frames). Whatever is frozen is an
-argument of the compiled programs and never part of a method_of's parameters.
+clean frames open a clip (``worlds.avid_networks``, which has the networks too). A *method* is what is trained in it: a
+video diffusion model of its own (``diffusion``: the base, the action-conditioned baseline, full fine-tuning, by actions
+or by language), AVID's adapter (``avid``) or a ControlNet (``controlnet``, in worlds of frames). Whatever is frozen is
+an argument of the compiled programs and never part of a method_of's parameters.
 """
 
 import dataclasses

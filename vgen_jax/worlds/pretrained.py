@@ -1,4 +1,4 @@
-"""A text-to-video pipeline, converted or fine-tuned, as a slow model: what ``worlds.slow.load_slow_model`` reads of it.
+"""A text-to-video model, converted or fine-tuned, as a slow model: what ``worlds.slow.load_slow_model`` reads of it.
 
 The folder is that of ``convert.exports``: ``unet``, ``vae``, ``text_encoder``, ``tokenizer`` and ``scheduler``. A
 fine-tuned one has beside them the model's definition (``config.json``), what its data were like (``dataset.json``) and
@@ -22,7 +22,7 @@ from vgen_jax.types import Params, VgenError
 from vgen_jax.worlds.slow_networks import NO_WARP
 
 TEXTS_FILE = "texts.safetensors"
-WINDOW = (8, 8)  # of a pipeline that was never shown a past: together as many frames as ModelScopeT2V's clips
+WINDOW = (8, 8)  # of a model that was never shown a past: together as many frames as ModelScopeT2V's clips
 FPS = 8.0  # of ModelScopeT2V's clips
 TEXT_BYTES = 256  # longest text
 CLIP_TOKENS = 77  # of a text, as CLIP reads it
@@ -32,12 +32,12 @@ FIXED: dict[str, Any] = {"up_attention_levels": None, "norm_eps": 1e-5}
 
 
 def is_pretrained(folder: Path) -> bool:
-    """Whether a folder is that of a whole pipeline in this library's form."""
+    """Whether a folder is that of a whole text-to-video model in this library's form."""
     return exports.is_export(folder / modelscope.PART, exports.UNET)
 
 
 def load(folder: Path) -> tuple[Params, dict[str, Any], DatasetInfo]:
-    """Parameters, definition (``slow`` and ``windows``) and data of a pipeline's folder.
+    """Parameters, definition (``slow`` and ``windows``) and data of a text-to-video model's folder.
 
     The parameters are as they are stored, NumPy arrays; ``text`` is the table of a fine-tuned model's texts.
 
@@ -57,8 +57,8 @@ def load(folder: Path) -> tuple[Params, dict[str, Any], DatasetInfo]:
 
 
 def definition(folder: Path, dtype: str, remat: str) -> dict[str, Any]:
-    """The fields of ``worlds.slow_networks.SlowConfig`` that follow from a pipeline's parts, for a model that goes by
-    text alone.
+    """The fields of ``worlds.slow_networks.SlowConfig`` that follow from a text-to-video model's parts, for a model
+    that goes by text alone.
 
     Args:
         folder: in this library's form.
@@ -70,7 +70,7 @@ def definition(folder: Path, dtype: str, remat: str) -> dict[str, Any]:
     path = folder / modelscope.PART
     if not is_pretrained(folder):
         raise VgenError(
-            f"{folder} is no converted pipeline: run --config=configs/convert.py:modelscope on it first, and name the "
+            f"{folder} is no converted model: run --config=configs/convert.py:modelscope on it first, and name the "
             "folder 'export' that this writes"
         )
     unet = exports.read_config(path, (exports.UNET,))[exports.UNET]
@@ -96,7 +96,7 @@ def definition(folder: Path, dtype: str, remat: str) -> dict[str, Any]:
 
 
 def _data_of(folder: Path) -> DatasetInfo:
-    """What stands for the data of a pipeline that was trained elsewhere."""
+    """What stands for the data of a model that was trained elsewhere."""
     raw = exports.read_config(folder / kl_vae.PART, (exports.AUTOENCODER,))[exports.AUTOENCODER]
     side = modelscope.sample_size(folder) * raw["patch"] * 2 ** (len(raw["block_channels"]) - 1)
     return DatasetInfo(

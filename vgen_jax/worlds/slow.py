@@ -14,7 +14,7 @@ from vgen_jax.config import section
 from vgen_jax.data.schema import DatasetInfo
 from vgen_jax.data.text import EOS
 from vgen_jax.files.assets import AUTOENCODER
-from vgen_jax.files.exports import check_matches, load_export
+from vgen_jax.files.exports import DATASET_FILE, check_matches, load_export
 from vgen_jax.models.warp import CANVAS, canvas
 from vgen_jax.types import Array, Condition, Params, Predictor, Reference, VgenError, VideoBatch
 from vgen_jax.worlds import pretrained
@@ -67,7 +67,8 @@ class SlowModel(NamedTuple):
 
 
 def load_slow_model(folder: Path) -> SlowModel:
-    """A slow model from the ``export`` folder of a training run, or from a pipeline's (``pretrained``).
+    """A slow model from the ``export`` folder of a training run, or from that of a text-to-video model
+    (``worlds.pretrained``).
 
     Raises:
         VgenError: if a file is missing or does not fit.
@@ -82,7 +83,7 @@ def load_slow_model(folder: Path) -> SlowModel:
     networks = denoiser(config)
     expected = jax.eval_shape(networks.init, jax.random.key(0))
     check_matches({name: params[name] for name in params if name in expected}, expected, folder)
-    info_file = folder / "dataset.json"
+    info_file = folder / DATASET_FILE
     if info is None and not info_file.is_file():
         raise VgenError(f"{info_file} is missing: export the model again")
     info = info or DatasetInfo.from_json(info_file.read_text(), str(info_file))

@@ -43,7 +43,8 @@ def text_table(model_dir: str | Path, token_NL: np.ndarray, known: Table | None 
     """A table (``models.text.looked_up``) of the given texts and the empty one.
 
     Args:
-        model_dir: a pipeline, whose text tower is in memory during the call only, and only if a text is not ``known``.
+        model_dir: a text-to-video model, whose text tower is in memory during the call only, and only if a text is not
+            ``known``.
         known: an earlier table.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The PyTorch side of ``runs.peer_benchmark``: the strongest settings that are at hand."""
+"""The PyTorch side of ``bench.peers.timing``: the strongest settings that are at hand."""
 
 import contextlib
 from collections.abc import Callable, Mapping

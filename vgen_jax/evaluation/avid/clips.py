@@ -175,7 +175,7 @@ class Source:
     """Recorded clips with their actions, as a folder of ``.npz`` files, read as Inputs.
 
     Args:
-        folder: see ``clip_sources.write_recorded``.
+        folder: see ``evaluation.sources.write_recorded``.
         past: frames that a method is given.
         codec: of the world.
         token_NL: the clips' texts; ``None`` without.

@@ -139,6 +139,7 @@ def has_mask(folder: Path) -> bool:
 def masks_of(
     folder: Path, method: Method, source: avid_clips.Source, count: int, at: Setting
 ) -> tuple[avid_masks.Masks, tuple[Path, Path]]:
+    """The masks of a method's first ``count`` clips, and their pictures in ``samples/``."""
     _, _, params = load_method(folder, at.base)
     numbers = list(range(min(count, len(source.paths))))
     found = avid_masks.masks(method, params, source, numbers, at.sampler, at.base.world.schedule)

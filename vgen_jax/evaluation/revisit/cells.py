@@ -20,7 +20,7 @@ class Cell(NamedTuple):
     """One length, protocol and memory.
 
     Attributes:
-        scores: per path, see ``revisit_scores.score``.
+        scores: per path, see ``evaluation.revisit.scores.score``.
         videos: uint8 (T, H, W, 3), of the first paths.
         names: of those paths.
         seconds_per_chunk: median over the generated chunks of a batch, without compilation; NaN for the recording.

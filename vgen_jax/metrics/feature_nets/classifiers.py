@@ -18,7 +18,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RESNET_EPSILON = 1e-5
 
 
-class Layer(NamedTuple):
+class ConvLayer(NamedTuple):
     """A convolution with ReLU; ``number`` is its place in the original, ``padding`` symmetric."""
 
     number: int
@@ -32,22 +32,22 @@ class Stage(NamedTuple):
     """A max pool of stride 2 with this window (0 for none), then layers; what comes out is one of the features."""
 
     pool: int
-    layers: tuple[Layer, ...]
+    layers: tuple[ConvLayer, ...]
 
 
 VGG16: tuple[Stage, ...] = (
-    Stage(0, (Layer(0, 64), Layer(2, 64))),
-    Stage(2, (Layer(5, 128), Layer(7, 128))),
-    Stage(2, (Layer(10, 256), Layer(12, 256), Layer(14, 256))),
-    Stage(2, (Layer(17, 512), Layer(19, 512), Layer(21, 512))),
-    Stage(2, (Layer(24, 512), Layer(26, 512), Layer(28, 512))),
+    Stage(0, (ConvLayer(0, 64), ConvLayer(2, 64))),
+    Stage(2, (ConvLayer(5, 128), ConvLayer(7, 128))),
+    Stage(2, (ConvLayer(10, 256), ConvLayer(12, 256), ConvLayer(14, 256))),
+    Stage(2, (ConvLayer(17, 512), ConvLayer(19, 512), ConvLayer(21, 512))),
+    Stage(2, (ConvLayer(24, 512), ConvLayer(26, 512), ConvLayer(28, 512))),
 )
 ALEXNET: tuple[Stage, ...] = (
-    Stage(0, (Layer(0, 64, 11, 4, 2),)),
-    Stage(3, (Layer(3, 192, 5, 1, 2),)),
-    Stage(3, (Layer(6, 384),)),
-    Stage(0, (Layer(8, 256),)),
-    Stage(0, (Layer(10, 256),)),
+    Stage(0, (ConvLayer(0, 64, 11, 4, 2),)),
+    Stage(3, (ConvLayer(3, 192, 5, 1, 2),)),
+    Stage(3, (ConvLayer(6, 384),)),
+    Stage(0, (ConvLayer(8, 256),)),
+    Stage(0, (ConvLayer(10, 256),)),
 )
 
 

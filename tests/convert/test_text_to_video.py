@@ -1,4 +1,4 @@
-"""A whole text-to-video pipeline gives the frames that diffusers' own gives, and goes back to diffusers."""
+"""A whole text-to-video model gives the frames that diffusers' own gives, and goes back to diffusers."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ TOLERANCE = 1e-3  # on frames in [0, 1]
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[TextToVideoSDPipeline, Path]:
     folder = tmp_path_factory.mktemp("pipeline")
-    return originals.pipeline(folder), folder
+    return originals.text_to_video(folder), folder
 
 
 def theirs(pipeline: TextToVideoSDPipeline) -> np.ndarray:
@@ -43,7 +43,7 @@ def theirs(pipeline: TextToVideoSDPipeline) -> np.ndarray:
 
 def ours(folder: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     monkeypatch.setattr(text_to_video.jax, "jit", tiny.jit)
-    p = modelscope.load_pipeline(folder, steps=STEPS)
+    p = modelscope.load_text_to_video(folder, steps=STEPS)
     token_NL = p.tokenize([*PROMPTS, NEGATIVE])
     text = np.asarray(jax.jit(ClipTextEncoder(**p.text_config).apply)({"params": p.text}, token_NL))
     sample = text_to_video.latent_sampler(UNet3D(**p.unet_config), p.scheduler, GUIDANCE)
@@ -69,12 +69,12 @@ def test_the_frames_are_those_of_diffusers(
 @pytest.mark.slow
 def test_what_is_saved_is_the_original(saved: tuple[TextToVideoSDPipeline, Path], tmp_path: Path) -> None:
     model, folder = saved
-    modelscope.save_pipeline(modelscope.load_pipeline(folder), tmp_path)
-    originals.assert_same_pipeline(TextToVideoSDPipeline.from_pretrained(tmp_path), model)
+    modelscope.save_text_to_video(modelscope.load_text_to_video(folder), tmp_path)
+    originals.assert_same_model(TextToVideoSDPipeline.from_pretrained(tmp_path), model)
 
 
 def test_parameters_are_of_the_type_asked_for(saved: tuple[TextToVideoSDPipeline, Path]) -> None:
-    found = modelscope.load_pipeline(saved[1], dtype=np.float16)
+    found = modelscope.load_text_to_video(saved[1], dtype=np.float16)
     assert {x.dtype for x in jax.tree.leaves((found.unet, found.vae, found.text))} == {np.dtype(np.float16)}
 
 
@@ -87,7 +87,7 @@ def test_another_pipeline_is_refused(saved: tuple[TextToVideoSDPipeline, Path], 
     config = json.loads((folder / "unet" / "config.json").read_text())
     (tmp_path / "unet" / "config.json").write_text(json.dumps({**config, "_class_name": "UNet2DConditionModel"}))
     with pytest.raises(VgenError, match="is of a UNet2DConditionModel"):
-        modelscope.load_pipeline(tmp_path)
+        modelscope.load_text_to_video(tmp_path)
     (tmp_path / "scheduler").unlink()
     with pytest.raises(VgenError, match=f"{schedulers.CONFIG_FILE} is missing"):
-        modelscope.load_pipeline(tmp_path)
+        modelscope.load_text_to_video(tmp_path)

@@ -30,7 +30,7 @@ from vgen_jax.bench.data_loading import (
 from vgen_jax.data.records import read_info
 from vgen_jax.learning.slow import Task
 from vgen_jax.runs import benchmark
-from vgen_jax.runs.train import Batches, pipeline_config
+from vgen_jax.tasks.inputs import Batches, batches_config
 from vgen_jax.types import VgenError
 
 WIDTH = 32
@@ -67,7 +67,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
         return value, {"loss_again": value}
 
     def task(stage):
-        return Task(lambda rng: {"w": jnp.ones((WIDTH, WIDTH))}, Partial(loss), Batches(pipeline_config(stage))), None
+        return Task(lambda rng: {"w": jnp.ones((WIDTH, WIDTH))}, Partial(loss), Batches(batches_config(stage))), None
 
     monkeypatch.setitem(benchmark.TASKS, "toy", task)
 
@@ -96,7 +96,7 @@ def test_the_loader_is_timed_after_its_warm_up(
 
     monkeypatch.setattr(benchmark, "make_iterator", slow_iterator)
     config.stage.data.windows, config.stage.data.window_weights = ((2, 2),), (1.0,)
-    data = pipeline_config(config.stage)
+    data = batches_config(config.stage)
     loading = time_loading(data, 4)
     assert loading == (data.batch_size / 0.5, 4 * data.batch_size / 0.5)
 

@@ -13,8 +13,8 @@ from tests import tiny
 from vgen_jax.config import section
 from vgen_jax.files.exports import digest, export
 from vgen_jax.files.run_folder import resolved
-from vgen_jax.runs.train import latents_folder, pipeline_config
 from vgen_jax.tasks.autoencoder import autoencoder_task, latent_scale
+from vgen_jax.tasks.inputs import batches_config, latents_folder
 from vgen_jax.tasks.masked_diffusion import diffusion_task, slow_config
 from vgen_jax.types import VgenError
 from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network
@@ -82,5 +82,5 @@ def test_the_scale_gives_latents_unit_variance(workdir: Path) -> None:
             return x / 2, None
 
     frames = np.concatenate([np.asarray(next(task.data).video_BTHWC) for _ in range(32)])
-    scale = latent_scale(Halving(), {}, pipeline_config(config))
+    scale = latent_scale(Halving(), {}, batches_config(config))
     np.testing.assert_allclose(scale * (frames / 127.5 - 1).std() / 2, 1.0, rtol=1e-4)

@@ -69,7 +69,7 @@ def test_the_real_tpu_compiler_compiles_a_small_step(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.long
-def test_a_fine_tuning_is_checked_without_its_pipeline(tmp_path: Path) -> None:
+def test_a_fine_tuning_is_checked_without_its_model(tmp_path: Path) -> None:
     slow, autoencoder = modelscope.TINY
     config = configs.get_config("slow/modelscope:finetune")
     changes = {**SMALL, "check.meshes": (("cpu:1", 1, 1, 1),), "made.latents": True}

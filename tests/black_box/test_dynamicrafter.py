@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from vgen_jax.black_box.ask import Ask
+from vgen_jax.black_box.dynamicrafter import image_to_video
 from vgen_jax.black_box.sampling import sample_black_box
-from vgen_jax.compose.dynamicrafter import image_to_video
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.types import Condition, VgenError
