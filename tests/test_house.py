@@ -199,3 +199,28 @@ def test_the_core_imports_neither_torch_nor_tensorflow(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT.parent)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+# Whoever wants a World asks worlds.assembly for it; the pieces are put together nowhere else.
+PIECES = {
+    "make_memory",
+    "chunk_sampler",
+    "sample_future",
+    "chunk_condition",
+    "SlowWorld",
+    "guided_predictor",
+    "with_adapter",
+}
+
+
+def assembled(tree: ast.AST) -> set[str]:
+    """The pieces of a World that this code calls."""
+    calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return {call.id if isinstance(call, ast.Name) else getattr(call, "attr", "") for call in calls} & PIECES
+
+
+def test_worlds_are_assembled_in_worlds_alone() -> None:
+    found = {name: assembled(tree) for name, tree in parsed().items() if not name.startswith("worlds.")}
+    assert not {name: pieces for name, pieces in found.items() if pieces}
+    assert assembled(ast.parse("memory = memories.make_memory(config, model, 2, 4)")) == {"make_memory"}
+    assert set().union(*(assembled(tree) for name, tree in parsed().items() if name.startswith("worlds."))) == PIECES

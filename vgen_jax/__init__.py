@@ -15,8 +15,8 @@ _HOMES = {
     "read_image": "files.media",
     **dict.fromkeys(
         (
-            "World", "Step", "Command", "ChunkAction", "Predictor", "Prediction", "Condition", "Objective", "Memory", "Past",
-            "Recalled", "Autoencoder", "VgenError",
+            "World", "Step", "Command", "ChunkAction", "Predictor", "Prediction", "Condition", "Objective", "Memory",
+            "Past", "Recalled", "Autoencoder", "VgenError",
         ),
         "types",
     ),

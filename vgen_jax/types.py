@@ -23,13 +23,15 @@ Predictors and Objectives that hold frozen arrays are ``jax.tree_util.Partial`` 
 travel through ``jit`` as arguments and are never baked into a compiled program as constants.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 # Batches come from NumPy; under ``jit`` and from networks they are JAX's. Library functions take either.
 Array = jax.Array | np.ndarray
@@ -209,16 +211,21 @@ class Autoencoder(Protocol):
     """
 
     @property
-    def encode(self) -> Callable[[Array], Array]: ...
+    def encode(self) -> Partial: ...
 
     @property
-    def decode(self) -> Callable[[Array], Array]: ...
+    def decode(self) -> Partial: ...
 
     @property
     def channels(self) -> int: ...
 
     @property
     def factor(self) -> int: ...
+
+    @property
+    def folder(self) -> Path:
+        """Where it comes from."""
+        ...
 
 
 class ChunkAction(NamedTuple):

@@ -23,7 +23,7 @@ from vgen_jax.nn.lora import LoraConfig, init_lora, kernel_shapes, merge
 from vgen_jax.types import Array, ChunkAction, Condition, Params, Prediction, VgenError
 from vgen_jax.worlds import memories
 from vgen_jax.worlds.assembly import slow_world
-from vgen_jax.worlds.autoencoder import Autoencoder
+from vgen_jax.worlds.autoencoder import FrozenAutoencoder
 from vgen_jax.worlds.rollout import Generated, rollout
 from vgen_jax.worlds.slow import SlowModel
 from vgen_jax.worlds.slow_networks import Denoiser, WarpConfig, denoiser
@@ -65,7 +65,7 @@ def model() -> SlowModel:
     window = np.concatenate([batch.video_BTHWC] * 2, axis=-1)
     params = tiny.random_params(NET.init, window, jnp.zeros(2, int), embed({}, batch))["params"]
     networks = Denoiser(print, embed, predict)
-    autoencoder = Autoencoder(Partial(averages), Partial(squares), 3, FACTOR, Path(), {}, 1.0)
+    autoencoder = FrozenAutoencoder(Partial(averages), Partial(squares), 3, FACTOR, Path(), {}, 1.0)
     return SlowModel(config, networks, {"unet": params}, autoencoder, tiny.info(), ((PAST, 2 * FUTURE),))
 
 

@@ -9,7 +9,8 @@ import dataclasses
 import itertools
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,14 +24,14 @@ from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.files.videos import Videos
 from vgen_jax.learning.slow import Preempted, StopSignal
 from vgen_jax.memory.files import save_memory
-from vgen_jax.types import ChunkAction, VgenError
+from vgen_jax.types import ChunkAction, Command, VgenError, World
 from vgen_jax.worlds.actions import ActionCodec, cycled, read_lines
 from vgen_jax.worlds.assembly import action_codec, slow_world
 from vgen_jax.worlds.memories import MEMORY_FILE, MemoryConfig, settings
 from vgen_jax.worlds.resume import STATE_FILE, Unfinished
 from vgen_jax.worlds.rollout import Generated, rollout
 from vgen_jax.worlds.slow import SlowModel, load_slow_model
-from vgen_jax.worlds.start import StartConfig, starting_point
+from vgen_jax.worlds.start import Start, StartConfig, starting_point
 from vgen_jax.worlds.texts import rollout_texts, with_texts
 
 PEAK_EVERY = 100  # frames between two notes of the peak memory
@@ -81,29 +82,19 @@ def run(config: ConfigDict, workdir: Path) -> None:
     world = slow_world(
         model, sampler, memory, generate.past, generate.future, generate.guidance, generate.decode_frames
     )  # fmt: skip
-    start = starting_point(world, start_config)
-    unfinished = Unfinished(workdir / STATE_FILE, settings(memory, model), generate.save_every)
-
-    def standing() -> tuple[int, Any]:
-        key = jax.random.key(generate.seed)
-        return unfinished.load(world.start(start.frames_BTHWC, start.actions, key, start.id_B))
-
-    done, state = standing()
-    chunks = rollout(world, state, action_stream(world.codec, generate, done), done)
-    del state  # the rollout holds its own: what it began with need not stay in memory
-    first = start.frames_BTHWC[:, -1]
-    with Videos(workdir / "samples", first, world.fps, generate.gif, generate.future, done) as videos:
-        written = write_videos(chunks, videos, generate, unfinished, done)
-    state = standing()[1] if written.state is None else written.state
+    start, made_with = starting_point(world, start_config), settings(memory, model)
+    stream = partial(action_stream, world.codec, generate)
+    written = generate_videos(world, start, stream, world.fps, generate, workdir, made_with)
+    state = written.state
     if jax.tree.leaves(state.memory):
-        save_memory(workdir / MEMORY_FILE, state.memory, unfinished.settings)
+        save_memory(workdir / MEMORY_FILE, state.memory, made_with)
     sampled, learnt = world.compilations()
     results = {
         "frames": written.frames,
         "videos": len(start.id_B),
         "seconds": round(written.seconds, 2),
         "seconds_per_frame": written.seconds / max(1, written.frames * len(start.id_B)),
-        "resumed_at_frame": done * generate.future,
+        "resumed_at_frame": written.resumed_at_frame,
         **{f"peak_memory_mib_frame_{frame}": mib for frame, mib in written.peak_mib.items()},
         "compilations": sampled,
         "memory": memory.kind,
@@ -112,7 +103,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         "device": jax.devices()[0].device_kind,
     }
     write_results(workdir, results)
-    unfinished.forget()
+    Unfinished(workdir / STATE_FILE, made_with, generate.save_every).forget()
 
 
 def with_stream_texts(model: SlowModel, generate: GenerateConfig) -> SlowModel:
@@ -144,16 +135,48 @@ class Written(NamedTuple):
     """What was written.
 
     Attributes:
-        frames: new ones, per video.
+        frames: new ones, per video, those of earlier starts included.
+        resumed_at_frame: how many of them are of earlier starts.
         seconds: that it took.
         peak_mib: peak memory by a few frame numbers.
-        state: the World's in the end; ``None`` if nothing was.
+        state: the World's in the end.
     """
 
     frames: int
+    resumed_at_frame: int
     seconds: float
     peak_mib: dict[int, float]
     state: Any
+
+
+def generate_videos(
+    world: World,
+    start: Start,
+    commands: Callable[[int], Iterable[Command | None]],
+    fps: float,
+    generate: GenerateConfig,
+    workdir: Path,
+    made_with: Mapping[str, Any],
+) -> Written:
+    """Steps any World and writes its videos; goes on where an earlier start of the same has left a place on disk.
+
+    Args:
+        commands: the number of steps that are done -> the commands that follow.
+        made_with: what a place on disk must have been made with.
+    """
+    unfinished = Unfinished(workdir / STATE_FILE, made_with, generate.save_every)
+
+    def standing() -> tuple[int, Any]:
+        key = jax.random.key(generate.seed)
+        return unfinished.load(world.start(start.frames_BTHWC, start.actions, key, start.id_B))
+
+    done, state = standing()
+    chunks = rollout(world, state, commands(done), done)
+    del state  # the rollout holds its own: what it began with need not stay in memory
+    first = start.frames_BTHWC[:, -1]
+    with Videos(workdir / "samples", first, fps, generate.gif, generate.future, done) as videos:
+        written = write_videos(chunks, videos, generate, unfinished, done)
+    return written if written.state is not None else written._replace(state=standing()[1])
 
 
 def write_videos(
@@ -168,7 +191,7 @@ def write_videos(
         Preempted: after SIGTERM, when the chunk at hand has been written and the place saved.
     """
     peaks: dict[int, float] = {}
-    state = None
+    first, state = done, None
     begun = time.perf_counter() - unfinished.seconds
     stop = None if generate.actions_from == "-" else StopSignal()  # a wait for a line is not to be outlasted
     try:
@@ -189,4 +212,5 @@ def write_videos(
     finally:
         if stop is not None:
             stop.restore()
-    return Written(done * generate.future, time.perf_counter() - begun, peaks, state)
+    seconds = time.perf_counter() - begun
+    return Written(done * generate.future, first * generate.future, seconds, peaks, state)

@@ -16,16 +16,16 @@ from vgen_jax.data.text import EOS
 from vgen_jax.files.assets import AUTOENCODER
 from vgen_jax.files.exports import DATASET_FILE, check_matches, load_export
 from vgen_jax.models.warp import CANVAS, canvas
-from vgen_jax.types import Array, Condition, Params, Predictor, Reference, VgenError, VideoBatch
+from vgen_jax.types import Array, Autoencoder, Condition, Params, Predictor, Reference, VgenError, VideoBatch
 from vgen_jax.worlds import pretrained
-from vgen_jax.worlds.autoencoder import Autoencoder, load_autoencoder, required
+from vgen_jax.worlds.autoencoder import FrozenAutoencoder, load_autoencoder, required
 from vgen_jax.worlds.slow_networks import Denoiser, SlowConfig, denoiser
 
 ADAPTED = "unet"  # the part of a slow model's parameters that adapters are for
 Sampling = Literal["merged", "intercepted"]
 
 
-def start_warp(config: SlowConfig, autoencoder: Autoencoder, params: Params) -> Params:
+def start_warp(config: SlowConfig, autoencoder: FrozenAutoencoder, params: Params) -> Params:
     """Fresh parameters with the constants that ``slow.warp`` takes from the autoencoder.
 
     Raises:

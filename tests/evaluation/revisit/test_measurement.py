@@ -19,6 +19,7 @@ from vgen_jax.config import section
 from vgen_jax.data.records import INFO_FILE, EpisodeSource, EpisodeWriter, shard_name, write_text
 from vgen_jax.data.schema import Episode
 from vgen_jax.evaluation.place_encoder import Place
+from vgen_jax.evaluation.revisit import measurement
 from vgen_jax.evaluation.revisit import paths as revisit_paths
 from vgen_jax.evaluation.revisit import report as revisit_report
 from vgen_jax.evaluation.revisit.cells import Cell, load_cell, save_cell
@@ -61,7 +62,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def paths(model: SlowModel, data_dir: Path) -> list[revisit_paths.RecordedPath]:
+def paths(model: SlowModel, data_dir: Path) -> list[revisit_paths.RecordedPath]:  # noqa: F811
     return revisit_paths.load_paths(model, EpisodeSource(data_dir, "revisit_12"), PATHS, LENGTH, FUTURE)
 
 
@@ -249,14 +250,14 @@ def test_a_run_measures_everything_once(
     assert (tmp_path / "run" / "samples" / "12-primed-0.mp4").is_file()
     assert "similarity to the first frame" in (tmp_path / "run" / "report.html").read_text()
     with monkeypatch.context() as again:
-        again.setattr(revisit, "played", None)
+        again.setattr(measurement, "played", None)
         revisit.run(config(data_dir), tmp_path / "run")
     assert (tmp_path / "run" / "results.json").read_text() == text
     more = config(data_dir)
     with more.unlocked():
         more.memories.anchor_two = more.memories.anchor
     with pytest.raises(TypeError, match="NoneType"), monkeypatch.context() as again:
-        again.setattr(revisit, "played", None)  # a memory that was added is measured
+        again.setattr(measurement, "played", None)  # a memory that was added is measured
         revisit.run(more, tmp_path / "run")
 
 
