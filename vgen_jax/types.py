@@ -289,6 +289,11 @@ class World(Protocol):
         ...
 
 
+def wrapped(degrees: Any) -> Any:
+    """An angle, or angles of NumPy or JAX, in [-180, 180). Headings are in degrees, counter-clockwise."""
+    return (degrees + 180.0) % 360.0 - 180.0
+
+
 class VgenError(Exception):
     """A fault that the user can mend. ``main`` prints its message as one line and exits with status 2.
 

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vgen_jax.data.revisits import turned
+from vgen_jax.data.units import DOOM, Units
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.metrics.action_error import ratio_interval
 from vgen_jax.metrics.base import Mean
@@ -23,8 +25,6 @@ from vgen_jax.types import Array, Key, Objective, Params, VgenError, VideoBatch
 from vgen_jax.worlds.chunks import NOISE_STREAM, video_keys
 from vgen_jax.worlds.slow import SlowModel
 from vgen_jax.worlds.slow_world import window_sampler
-
-MOVED_UNITS, TURNED_DEGREES = 8.0, 2.0
 
 
 class EvaluatedModel(NamedTuple):
@@ -48,12 +48,12 @@ class Windows(NamedTuple):
     scores: dict[str, np.ndarray]
 
 
-def moving_windows(pose_BTP: np.ndarray, future: int) -> np.ndarray:
-    """True for windows whose future frames see the camera move by over 8 map units or turn by over 2 degrees."""
+def moving_windows(pose_BTP: np.ndarray, future: int, units: Units = DOOM) -> np.ndarray:
+    """True for windows whose future frames do not all show the last past frame's view (``data.units``)."""
     last = pose_BTP[:, -future - 1 :]
     moved = np.linalg.norm(last[:, 1:, :2] - last[:, :1, :2], axis=-1).max(1)
-    turn = np.abs((last[:, 1:, 3] - last[:, :1, 3] + 180.0) % 360.0 - 180.0).max(1)
-    return (moved > MOVED_UNITS) | (turn > TURNED_DEGREES)
+    turn = turned(last[:, 1:, 3], last[:, :1, 3]).max(1)
+    return (moved > units.same_place) | (turn > units.same_turn)
 
 
 def shuffled_actions(batch: VideoBatch) -> VideoBatch:

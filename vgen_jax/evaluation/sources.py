@@ -18,6 +18,7 @@ from vgen_jax.data.batches import choose_windows
 from vgen_jax.data.records import INFO_FILE, EpisodeSource
 from vgen_jax.data.revisits import revisits
 from vgen_jax.data.text import encode_text, join_texts
+from vgen_jax.data.units import units_of
 from vgen_jax.data.windows import Window, WindowIndex, future_texts
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.evaluation.clips import write_clip
@@ -118,14 +119,14 @@ def recorded(folder: str, config: WindowsConfig) -> Recorded:
 
 def write_recorded(data: Recorded, folder: Path) -> Path:
     """Cuts the windows; with their actions, and with pairs of frames that show one view where poses are recorded."""
-    config = data.config
+    config, units = data.config, units_of(data.source.info.simulator)
     for number, window in _mine(data, folder, "cut"):
         head = data.source.head(window.episode)
         start, stop = window.boundary - config.past + 1, window.boundary + config.frames + 1
         actions = None if config.action == "none" else head.tensors[f"actions.{config.action}"][start : stop - 1]
         visits = None
         if "extras.pose" in head.tensors:
-            visits = revisits(head.tensors["extras.pose"][window.boundary + 1 : stop]) + config.past
+            visits = revisits(head.tensors["extras.pose"][window.boundary + 1 : stop], units) + config.past
         write_clip(_clip(folder, number), data.source.window(window.episode, start, stop), actions, visits)
     _wait()
     return folder

@@ -21,7 +21,7 @@ import flax.struct
 import jax
 import numpy as np
 
-from vgen_jax.types import Array, Key, Past, Recalled, Reference, VgenError
+from vgen_jax.types import Array, Key, Past, Recalled, Reference, VgenError, wrapped
 
 TURN, FORWARD, STRAFE = "turn", "forward", "strafe"
 TURN_UNIT = 30.0  # degrees, a chunk's turn
@@ -75,17 +75,13 @@ class DeadReckoning:
         """The action, model units, that leads from one pose to the other at once, (..., A) float32."""
         cos, sin = np.cos(np.deg2rad(start.heading)), np.sin(np.deg2rad(start.heading))
         dx, dy = end.x - start.x, end.y - start.y
-        moved = {TURN: _turn(start, end), FORWARD: dx * cos + dy * sin, STRAFE: dx * sin - dy * cos}
+        moved = {TURN: wrapped(end.heading - start.heading), FORWARD: dx * cos + dy * sin, STRAFE: dx * sin - dy * cos}
         return (np.stack([moved[name] for name in self._names], axis=-1) / self._scale).astype(np.float32)
 
 
-def _turn(start: Poses, end: Poses) -> np.ndarray:
-    """Degrees in [-180, 180)."""
-    return (end.heading - start.heading + 180.0) % 360.0 - 180.0
-
-
 def _cost(start: Poses, end: Poses) -> np.ndarray:
-    return np.abs(_turn(start, end)) / TURN_UNIT + np.hypot(end.x - start.x, end.y - start.y) / STEP_UNIT
+    turn: np.ndarray = np.abs(wrapped(end.heading - start.heading))
+    return turn / TURN_UNIT + np.hypot(end.x - start.x, end.y - start.y) / STEP_UNIT
 
 
 @flax.struct.dataclass

@@ -13,6 +13,7 @@ import numpy as np
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.revisits import revisits
 from vgen_jax.data.text import encode_text, join_texts
+from vgen_jax.data.units import units_of
 from vgen_jax.data.windows import future_texts
 from vgen_jax.simulators.paths import read_script
 from vgen_jax.types import ChunkAction, Command, Step, VgenError
@@ -72,7 +73,7 @@ def _load(model: SlowModel, source: EpisodeSource, number: int, length: int, fut
         texts = (join_texts(future_texts(episode.texts, at, future)) for at in range(0, length, future))
         tokens = np.stack([encode_text(text, size) for text in texts])
     watched = -(-script.seen // future)
-    pairs_N2 = revisits(episode.extras["pose"][: length + 1])
+    pairs_N2 = revisits(episode.extras["pose"][: length + 1], units_of(episode.simulator))
     if not 0 < watched < length // future or not (pairs_N2[:, 1] > watched * future).any():
         raise VgenError(f"{where}: within {length} frames this path does not come back: collect others")
     return RecordedPath(number, script.name, episode.frames_THWC[: length + 1], action, tokens, pairs_N2, watched)
