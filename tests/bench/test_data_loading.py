@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from configs.bench import data as bench
 from tests import tiny
+from vgen_jax.bench import data_loading
 from vgen_jax.bench.data_loading import (
     ASSUMED_UTILISATION,
     H100_BF16_FLOPS,
@@ -31,6 +32,7 @@ from vgen_jax.data.records import read_info
 from vgen_jax.learning.slow import Task
 from vgen_jax.runs import benchmark
 from vgen_jax.tasks.inputs import Batches, batches_config
+from vgen_jax.tasks.registry import TASKS
 from vgen_jax.types import VgenError
 
 WIDTH = 32
@@ -53,7 +55,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(benchmark, "time", clock)
+    monkeypatch.setattr(data_loading, "time", clock)
     return clock
 
 
@@ -69,7 +71,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     def task(stage):
         return Task(lambda rng: {"w": jnp.ones((WIDTH, WIDTH))}, Partial(loss), Batches(batches_config(stage))), None
 
-    monkeypatch.setitem(benchmark.TASKS, "toy", task)
+    monkeypatch.setitem(TASKS, "toy", task)
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ def config(tmp_path: Path) -> ConfigDict:
 def test_the_loader_is_timed_after_its_warm_up(
     config: ConfigDict, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_iterator, seconds = benchmark.make_iterator, iter([100.0] * WARM_UP + [0.5] * 4)
+    make_iterator, seconds = data_loading.make_iterator, iter([100.0] * WARM_UP + [0.5] * 4)
 
     def slow_iterator(*args):
         iterator = make_iterator(*args)
@@ -94,7 +96,7 @@ def test_the_loader_is_timed_after_its_warm_up(
         monkeypatch.setattr(iterator.__class__, "__next__", lambda self: (clock.advance(next(seconds)), load(self))[1])
         return iterator
 
-    monkeypatch.setattr(benchmark, "make_iterator", slow_iterator)
+    monkeypatch.setattr(data_loading, "make_iterator", slow_iterator)
     config.stage.data.windows, config.stage.data.window_weights = ((2, 2),), (1.0,)
     data = batches_config(config.stage)
     loading = time_loading(data, 4)
@@ -104,13 +106,13 @@ def test_the_loader_is_timed_after_its_warm_up(
 def test_steps_are_weighted_by_how_often_their_length_is_drawn(
     config: ConfigDict, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_update = benchmark.CompiledUpdate.__call__
+    run_update = data_loading.CompiledUpdate.__call__
 
     def slow_update(self, state, objective, batch):
         clock.advance(float(batch.video_BTHWC.shape[1]))
         return run_update(self, state, objective, batch)
 
-    monkeypatch.setattr(benchmark.CompiledUpdate, "__call__", slow_update)
+    monkeypatch.setattr(data_loading.CompiledUpdate, "__call__", slow_update)
     config.stage.data.windows, config.stage.data.window_weights = ((2, 2), (1, 2)), (3.0, 1.0)
     step = time_step(config.stage, steps=2)
     assert not step.estimated
@@ -133,7 +135,7 @@ def test_made_inputs_can_be_trained_on(config: ConfigDict, tmp_path: Path, store
     made = tmp_path / "made"
     made.mkdir()
     stage = stage_on_synthetic_data(config, Path(config.stage.data.data_dir), made, stored)
-    task, _ = benchmark.TASKS["masked_diffusion"](stage)
+    task, _ = TASKS["masked_diffusion"](stage)
     batch = next(task.data)
     info = read_info(stage.data.data_dir)
     assert info.content == ("latents" if stored else "frames")

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from configs.bench import fast_learning
 from configs.slow import modelscope
+from vgen_jax.bench import fast_learning as bench
 from vgen_jax.bench.fast_learning import (
     FastBenchmarkConfig,
     MemoryCost,
@@ -73,7 +74,7 @@ def lane(clock: Clock, name: str, times: Iterator[float], order: list[str]) -> T
 
 def test_the_median_of_chunks_that_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, order = Clock(), []
-    monkeypatch.setattr(fast_benchmark, "time", clock)
+    monkeypatch.setattr(bench, "time", clock)
     compile_first = [100.0] * 2
     lanes = {
         "none": lane(clock, "none", itertools.chain(compile_first, [1.0, 50.0, 2.0, 3.0, 2.0]), order),

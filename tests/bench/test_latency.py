@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from configs.bench import latency as configs
+from vgen_jax.bench import latency as bench
 from vgen_jax.bench.fast_learning import TimedRollout
 from vgen_jax.bench.latency import Wait, markdown, timed
 from vgen_jax.files.run_folder import resolved
@@ -16,7 +17,7 @@ from vgen_jax.types import VgenError
 
 def test_the_median_and_the_slowest_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {4: iter([90.0, 80.0, 1.0, 7.0, 2.0]), 25: iter([90.0, 80.0, 5.0, 6.0, 9.0])}
-    monkeypatch.setattr(latency, "play", lambda lane: (next(lane.chunks), 0.0))
+    monkeypatch.setattr(bench, "play", lambda lane: (next(lane.chunks), 0.0))
     closed = []
     lanes = {
         steps: TimedRollout(times, SimpleNamespace(close=lambda: closed.append(1)), lambda: (1, 0))

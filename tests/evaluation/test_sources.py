@@ -18,7 +18,7 @@ from vgen_jax.data.revisits import revisits
 from vgen_jax.evaluation import sources
 from vgen_jax.files.exports import digest
 from vgen_jax.runs import evaluate_videos
-from vgen_jax.tasks.exports import model_folder
+from vgen_jax.tasks import exports
 from vgen_jax.types import VgenError
 from vgen_jax.worlds import assembly
 
@@ -53,9 +53,9 @@ def test_what_kind_of_folder_it_is(folder: Path) -> None:
     assert kinds == [(True, False), (False, True)]
     export_folder = folder / "slow" / "export"  # it has a dataset.json as well
     assert (sources.is_records(str(export_folder)), sources.is_model(str(export_folder))) == (False, True)
-    assert model_folder(str(folder / "slow"), folder) == export_folder
+    assert exports.model_folder(str(folder / "slow"), folder) == export_folder
     with pytest.raises(VgenError, match="is no model"):
-        model_folder(str(folder / "data"), folder)
+        exports.model_folder(str(folder / "data"), folder)
 
 
 def test_recorded_clips_are_the_recordings(folder: Path, tmp_path: Path) -> None:
@@ -143,8 +143,8 @@ def test_an_unfinished_training_is_scored(folder: Path, tmp_path: Path, monkeypa
     (tmp_path / "slow" / "checkpoints").mkdir(parents=True)
     (tmp_path / "slow" / "config.json").write_text('{"run": "train"}')
     asked = []
-    monkeypatch.setattr(sources, "export_newest", lambda *args: asked.append(args))
-    target = model_folder(str(tmp_path / "slow"), tmp_path / "out")
+    monkeypatch.setattr(exports, "export_newest", lambda *args: asked.append(args))
+    target = exports.model_folder(str(tmp_path / "slow"), tmp_path / "out")
     assert target == tmp_path / "out" / "model" and asked[0][0].run == "train"
     assert asked[0][1:] == (tmp_path / "slow", target)
 

@@ -15,14 +15,14 @@ from tests import tiny
 from tests.convert import originals
 from vgen_jax import runs
 from vgen_jax.convert import modelscope
+from vgen_jax.convert.clip import text_embeddings
 from vgen_jax.data.text import encode_text
 from vgen_jax.files import media
 from vgen_jax.files.exports import load_export
 from vgen_jax.files.run_folder import resolved
-from vgen_jax.runs import embed_texts
 from vgen_jax.tasks.finetune import sliced
 from vgen_jax.types import VgenError
-from vgen_jax.worlds import pretrained
+from vgen_jax.worlds import pretrained, texts
 from vgen_jax.worlds.autoencoder import load_autoencoder
 from vgen_jax.worlds.rollout import ChunkAction
 from vgen_jax.worlds.slow import frame_size, load_slow_model
@@ -69,7 +69,7 @@ GENERATE = {
 @pytest.mark.long
 def test_from_diffusers_to_a_rollout_and_back(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start(out, "latents", {"batch_frames": 4})
-    monkeypatch.setattr(embed_texts, "text_embeddings", lambda *_: pytest.fail("every text was embedded beforehand"))
+    monkeypatch.setattr(texts, "text_embeddings", lambda *_: pytest.fail("every text was embedded beforehand"))
     folder = start(out, "slow", SMALL) / "export"
     trained, original = modelscope.load_unet(folder)[1], modelscope.load_unet(out / "theirs")[1]
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), trained, original)
@@ -127,11 +127,11 @@ def test_texts_are_looked_up_as_the_tower_embeds_them(out: Path) -> None:
     table = pretrained.read_texts(out / "texts")
     model = load_slow_model(out / "flax" / "export")
     model = model._replace(params={**model.params, "text": table})
-    texts = ["go", "", "turn"]
+    words = ["go", "", "turn"]
     batch = tiny.latent_batch()
-    tokens = np.stack([encode_text(text, TOKENS) for text in texts])
+    tokens = np.stack([encode_text(text, TOKENS) for text in words])
     found = model.denoiser.embed(model.params, batch.replace(token_BL=tokens)).text_BLD
-    want = embed_texts.text_embeddings(str(out / "theirs"), texts)
+    want = text_embeddings(str(out / "theirs"), words)
     np.testing.assert_allclose(np.asarray(found, np.float32), want, rtol=1e-3, atol=1e-3)
     unknown = np.stack([encode_text("fly", TOKENS)])
     assert np.isnan(model.denoiser.embed(model.params, batch.replace(token_BL=unknown)).text_BLD).all()
@@ -139,8 +139,8 @@ def test_texts_are_looked_up_as_the_tower_embeds_them(out: Path) -> None:
 
 def test_only_new_texts_need_the_tower(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table, asked = pretrained.read_texts(out / "texts"), []
-    embed = embed_texts.text_embeddings
-    monkeypatch.setattr(embed_texts, "text_embeddings", lambda f, texts: asked.extend(texts) or embed(f, texts))
+    embed = text_embeddings
+    monkeypatch.setattr(texts, "text_embeddings", lambda f, words: asked.extend(words) or embed(f, words))
     tokens = [encode_text(text, TOKENS) for text in ("go", "fly")]
     found = text_table(out / "theirs", np.stack(tokens), table)
     assert asked == ["fly"] and len(found["token"]) == 3

@@ -29,7 +29,7 @@ SHOWN, SHOWN_FRAMES = 4, 8
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
-    """Writes ``results.json``, ``scores.npz`` (``scoring.Scores.rows``), ``samples/pairs.png``, ``report.html``."""
+    """Writes ``results.json``, ``scores.npz`` (the rows of ``Scores``), ``samples/pairs.png``, ``report.html``."""
     settings = section(ScoreConfig, config.score, "score")
     cut = section(Cut, config.cut, "cut")
     nets = load_nets(settings.metrics, config)

@@ -14,6 +14,7 @@ from flax import traverse_util
 
 from configs.bench import peers as configs
 from tests import tiny
+from vgen_jax.bench.peers import timing
 from vgen_jax.bench.peers.pixel_unet import PixelUNet
 from vgen_jax.bench.peers.settings import PeerConfig, TimedCall
 from vgen_jax.bench.peers.timing import CallCost, interleaved, named, table_lines
@@ -94,7 +95,7 @@ def test_sides_take_turns_after_their_warm_up(monkeypatch: pytest.MonkeyPatch) -
 
         return TimedCall(call, lambda: None)
 
-    monkeypatch.setattr(peer_benchmark.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
     costs = interleaved({name: lane(name) for name in seconds}, 3)
     assert costs == {"vgen_jax": CallCost(60.0, 2.0, None), "PyTorch": CallCost(30.0, 4.0, None)}
     assert "".join(calls) == "vPvPPvvPPv"
