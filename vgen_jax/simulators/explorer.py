@@ -26,6 +26,16 @@ class Sight(NamedTuple):
     moved: float
     units: Units = DOOM
 
+    @property
+    def near(self) -> bool:
+        """Whether something ahead is in the way of a chunk of walking."""
+        return self.clearance[1] < self.units.near
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a chunk of walking was blocked."""
+        return self.moved < self.units.stuck
+
 
 Pattern = Generator[str, Sight, None]
 
@@ -47,9 +57,7 @@ def explore(rng: np.random.Generator, sight: Sight) -> Pattern:
     """Walks on for a few chunks, in curves at times; turns to the open side when something is near."""
     side = ""
     for _ in range(int(rng.integers(3, 8))):
-        if sight.clearance[1] < sight.units.near or (
-            side == "" and sight.moved < sight.units.stuck and rng.random() < 0.5
-        ):
+        if sight.near or (side == "" and sight.stuck and rng.random() < 0.5):
             side = side or _open_side(rng, sight)
             sight = yield "turn around" if rng.random() < 0.08 else f"turn {side}"
             continue
@@ -77,7 +85,7 @@ def _until_blocked(name: str, count: int, sight: Sight) -> Generator[str, Sight,
     done = 0
     while done < count:
         sight = yield name
-        if sight.moved < sight.units.stuck:
+        if sight.stuck:
             break
         done += 1
     return done, sight
@@ -86,7 +94,7 @@ def _until_blocked(name: str, count: int, sight: Sight) -> Generator[str, Sight,
 def there_and_back(rng: np.random.Generator, sight: Sight) -> Pattern:
     """Forward then backwards, or backwards then forward, as far."""
     count = int(rng.integers(1, 5))
-    pair = ("go forward", "step back") if sight.clearance[1] > sight.units.near else ("step back", "go forward")
+    pair = ("go forward", "step back") if not sight.near else ("step back", "go forward")
     done, sight = yield from _until_blocked(pair[0], count, sight)
     for _ in range(max(done, 1)):
         sight = yield pair[1]
@@ -94,7 +102,7 @@ def there_and_back(rng: np.random.Generator, sight: Sight) -> Pattern:
 
 def walk_home(rng: np.random.Generator, sight: Sight) -> Pattern:
     """Forward, half turn, forward as far, and half turn: the first view again."""
-    if sight.clearance[1] < sight.units.near:
+    if sight.near:
         sight = yield "turn around"
     done, sight = yield from _until_blocked("go forward", int(rng.integers(1, 4)), sight)
     sight = yield "turn around"

@@ -110,7 +110,7 @@ def condition_of(model: SlowModel, params: Params, batch: VideoBatch, reference:
     condition = model.denoiser.embed(params, batch)
     if reference is None:
         return condition
-    return condition.replace(reference_BTHWC=reference.frames_BTHWC, motion_BTA=reference.motion_BTA)
+    return dataclasses.replace(condition, reference_BTHWC=reference.frames_BTHWC, motion_BTA=reference.motion_BTA)
 
 
 def guided_predictor(
