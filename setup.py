@@ -1,6 +1,13 @@
 """Package metadata. The core needs neither torch nor TensorFlow; whatever does lives behind an extra."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+VERSION = re.search(r'^__version__ = "(.+)"$', Path("vgen_jax/__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
+if VERSION is None:
+    raise RuntimeError("vgen_jax/__init__.py says no __version__")
 
 CORE = [
     "absl-py>=2.1",
@@ -67,7 +74,7 @@ with open("README.md", encoding="utf-8") as readme:
 
 setup(
     name="vgen_jax",
-    version="0.1.0",
+    version=VERSION.group(1),
     description="Action-driven video world models in JAX: slow-fast learning, adapters, stochastic prediction",
     long_description=LONG_DESCRIPTION,
     long_description_content_type="text/markdown",

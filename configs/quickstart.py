@@ -62,7 +62,7 @@ def stages() -> dict[str, Section]:
             "compare": {
                 "folders": {name: f"@{name}" for name in ("without", "temp_lora", "temp_lora_last", "retrieval")},
                 "baseline": "without", "video": 0,
-                "model_dir": MODEL, "place_dir": "asset:vizdoom/place", "map_units": 66.0,
+                "model_dir": MODEL, "place_dir": "asset:vizdoom/place",
             },
         },
         "evaluate": common.evaluate_stage((WINDOW,), 64, 16, LENGTH, sampler, 1.0, MODEL),

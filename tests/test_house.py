@@ -256,3 +256,28 @@ def test_docstrings_name_what_there_is() -> None:
 def test_a_dangling_name_is_found() -> None:
     assert dangling("``data.sims.maze`` and ``data.schema.Episode``") == ["data.sims.maze"]
     assert dangling("``nn.lora.no_such``, ``data.batch_size``") == ["nn.lora.no_such", "data.batch_size"]
+
+
+# Whoever wants a World asks worlds.assembly for it; the pieces are put together nowhere else.
+PIECES = {
+    "make_memory",
+    "chunk_sampler",
+    "sample_future",
+    "chunk_condition",
+    "SlowWorld",
+    "guided_predictor",
+    "with_adapter",
+}
+
+
+def assembled(tree: ast.AST) -> set[str]:
+    """The pieces of a World that this code calls."""
+    calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return {call.id if isinstance(call, ast.Name) else getattr(call, "attr", "") for call in calls} & PIECES
+
+
+def test_worlds_are_assembled_in_worlds_alone() -> None:
+    found = {name: assembled(tree) for name, tree in parsed().items() if not name.startswith("worlds.")}
+    assert not {name: pieces for name, pieces in found.items() if pieces}
+    assert assembled(ast.parse("memory = memories.make_memory(config, model, 2, 4)")) == {"make_memory"}
+    assert set().union(*(assembled(tree) for name, tree in parsed().items() if name.startswith("worlds."))) == PIECES

@@ -1,5 +1,6 @@
 """What several tests share: a small data set without a simulator, the smallest slow model, and runs as programs."""
 
+import dataclasses
 import importlib
 import os
 import subprocess
@@ -18,8 +19,10 @@ from vgen_jax.data.records import INFO_FILE, EpisodeWriter, shard_name, write_te
 from vgen_jax.data.schema import ActionSpace, Command, DatasetInfo, Episode, TextSpan
 from vgen_jax.diffusion.masking import Masking
 from vgen_jax.diffusion.schedules import Schedule
+from vgen_jax.files.exports import export
 from vgen_jax.types import VideoBatch
-from vgen_jax.worlds.slow_networks import NO_WARP, SlowConfig, TextConfig, UNetConfig
+from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network
+from vgen_jax.worlds.slow_networks import NO_WARP, SlowConfig, TextConfig, UNetConfig, denoiser
 
 # Compiling is nearly all that these tests do.
 jit = partial(
@@ -101,6 +104,21 @@ def slow_config(**changes: object) -> SlowConfig:
         "latent_channels": 3,
     }
     return SlowConfig(**{**values, **changes})
+
+
+def write_model(folder: Path) -> Path:
+    """The export of the smallest slow model that moves, with random weights: one level, actions, no text."""
+    shape = AutoencoderConfig(
+        block_channels=(8,), layers_per_block=1, latent_channels=3, norm_groups=4, patch=4, linear_path=False,
+        dtype="float32", kl_weight=0.0,
+    )  # fmt: skip
+    params = random_params(autoencoder_network(shape).init, jnp.zeros((1, 4, 4, 3)))["params"]
+    export(folder / "autoencoder", params, {"autoencoder": dataclasses.asdict(shape), "scale": 1.0})
+    unet = dataclasses.replace(slow_config().unet, block_channels=(8,), attention_levels=(False,))
+    slow = slow_config(kind="x0", unet=unet, text=TextConfig(0, 1, 1, 8))
+    export(folder, random_params(denoiser(slow).init), {"slow": dataclasses.asdict(slow), "windows": ((2, 2),)})
+    (folder / "dataset.json").write_text(info().to_json())
+    return folder
 
 
 def random_params(init: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

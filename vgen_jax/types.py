@@ -10,7 +10,7 @@ C     channels (always last)                 D     width of a token or a head
 L     text tokens                            A     action dimensions
 ====  =====================================  ====  ===============================
 
-Four seams (every method of the library is an instance of one of them):
+Five seams (every method of the library is an instance of one of them):
 
 * ``Predictor``: ``(x_t, t, condition) -> Prediction``. Guidance, adapters and black-box models are functions
   from Predictor to Predictor.
@@ -18,18 +18,21 @@ Four seams (every method of the library is an instance of one of them):
   carry model state (``StatefulObjective``).
 * the LoRA collection: models do not know that adapters exist.
 * ``Memory``: what a rollout carries from chunk to chunk.
+* ``World``: a trained model, or a simulator, as its users meet it: something that is started and stepped.
 
 Predictors and Objectives that hold frozen arrays are ``jax.tree_util.Partial`` objects: pytrees, so that the arrays
 travel through ``jit`` as arguments and are never baked into a compiled program as constants.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 # Batches come from NumPy; under ``jit`` and from networks they are JAX's. Library functions take either.
 Array = jax.Array | np.ndarray
@@ -183,11 +186,13 @@ class Recalled(NamedTuple):
         past: opens the window.
         adapter: ``nn.lora`` adapters, one per video; ``None`` for none.
         reference: for models that move frames (``models.warp``); ``None`` for their last past frame.
+        hidden: for recurrent models: their hidden state after ``past``, a pytree, one per video; ``None`` for others.
     """
 
     past: Past
     adapter: Any = None
     reference: Reference | None = None
+    hidden: Any = None
 
 
 @runtime_checkable
@@ -197,7 +202,8 @@ class Memory(Protocol):
     ``init`` begins a memory of the videos that open with ``past``: to forget everything is to begin again. ``recall``
     is asked before each chunk and told of the actions that lead to its frames (``None`` without actions); the past it
     hands out has as many frames each time. ``remember`` is told of each chunk after it: the rollout's own f_p frames
-    before it, its new frames, and its text. It may consume the arrays of ``m``. There is one key per video.
+    before it, its new frames, and its text. ``m`` stays as it is, so that one can go back to it; whether it grows with
+    the video each memory says. There is one key per video.
     """
 
     def init(self, past: Past, key_B: Key) -> Any: ...
@@ -205,6 +211,97 @@ class Memory(Protocol):
     def recall(self, m: Any, past: Past, coming_BTA: Array | None) -> Recalled: ...
 
     def remember(self, m: Any, past: Past, new: Past, token_BL: Array | None, key_B: Key) -> Any: ...
+
+
+class Autoencoder(Protocol):
+    """Frames in and out, latents (or codes) between.
+
+    ``encode`` maps uint8 frames (..., H, W, 3) in [0, 255] to latents (..., H / factor, W / factor, channels), and
+    ``decode`` latents to uint8 frames. Both are pytrees (``jax.tree_util.Partial``), arguments of compiled programs.
+    """
+
+    @property
+    def encode(self) -> Partial: ...
+
+    @property
+    def decode(self) -> Partial: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def factor(self) -> int: ...
+
+    @property
+    def folder(self) -> Path:
+        """Where it comes from."""
+        ...
+
+
+class ChunkAction(NamedTuple):
+    """What is done during one generated chunk: the same in all videos, or on a leading axis B in each of them.
+
+    Attributes:
+        text: the command.
+        token_L: its tokens; ``None`` for a model without text.
+        action_TA: (f_g, A) model units, row t leads to the chunk's frame t; ``None`` for a model without actions.
+    """
+
+    text: str
+    token_L: np.ndarray | None
+    action_TA: np.ndarray | None
+
+
+# A text, several of them one after another, an id, or actions in raw units: a row (A,) for every frame of the step,
+# rows (T, A), or rows for each video (B, T, A); for a discrete space ids in the place of rows. Or a ``ChunkAction``.
+Command = str | int | Sequence[str] | Array | ChunkAction
+
+
+class Step(NamedTuple):
+    """What a World shows after a step.
+
+    Attributes:
+        frames_BTHWC: the new frames, uint8. They may still be on their way: whoever reads them waits.
+        actions: those that led to them, raw units (B, T, A) or ids (B, T); ``None`` for a world without actions.
+        text: what was commanded; empty where nothing was said.
+    """
+
+    frames_BTHWC: Array
+    actions: np.ndarray | None
+    text: str
+
+
+@runtime_checkable
+class World(Protocol):
+    """Something that is stepped: a trained model or a simulator.
+
+    Pure: ``step`` changes nothing in the state that it is given, which is a pytree and can be forked, saved
+    (``worlds.resume``) and gone back to. Steps have the same shapes each time, and nothing is compiled after the first.
+    """
+
+    def start(self, frames: np.ndarray, actions: np.ndarray | None, key: Key, id_B: np.ndarray | None = None) -> Any:
+        """The state after some real frames.
+
+        Args:
+            frames: uint8: one picture (H, W, 3) or videos (B, T, H, W, 3).
+            actions: those between the frames, raw units (B, T - 1, A) or ids (B, T - 1); ``None``: nothing was done.
+            key: all that is random depends on it,
+            id_B: and on a number per video, not on the video's place in the batch; ``None`` for 0, 1, 2, …
+        """
+        ...
+
+    def step(self, state: Any, command: Command | None = None) -> tuple[Any, Step]:
+        """The state after one more step, and what is seen.
+
+        Raises:
+            VgenError: without a command, for a world that does not predict its own actions; for an unknown command.
+        """
+        ...
+
+
+def wrapped(degrees: Any) -> Any:
+    """An angle, or angles of NumPy or JAX, in [-180, 180). Headings are in degrees, counter-clockwise."""
+    return (degrees + 180.0) % 360.0 - 180.0
 
 
 class VgenError(Exception):

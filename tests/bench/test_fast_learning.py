@@ -67,7 +67,7 @@ def lane(clock: Clock, name: str, times: Iterator[float], order: list[str]) -> T
             order.append(name)
             clock.now += seconds
             clock.cpu += 2 * seconds
-            yield SimpleNamespace(view=None, action=SimpleNamespace(text="go"), memory=())
+            yield SimpleNamespace(step=SimpleNamespace(frames_BTHWC=None, text="go"), state=())
 
     return TimedRollout(chunks(), Files(clock), lambda: (1, 1))
 
@@ -151,9 +151,9 @@ def test_a_made_model_of_modelscopes_kind_plays(tmp_path: Path) -> None:
         seconds, _ = play(lane)
         chunk = next(lane.chunks)
         lane.videos.close()
-        assert seconds > 0 and np.isfinite(chunk.latents_BTHWC).all()
+        assert seconds > 0 and np.isfinite(chunk.state.past.frames_BTHWC).all()
         assert lane.compilations() == (1, 0 if name == "none" else 1)
         if name != "none":
-            layers = set(chunk.memory.lora.weights)
+            layers = set(chunk.state.memory.lora.weights)
             assert layers and all("attn" in layer for layer in layers)
-            assert any(np.abs(weights["b"]).max() > 0 for weights in chunk.memory.lora.weights.values())
+            assert any(np.abs(weights["b"]).max() > 0 for weights in chunk.state.memory.lora.weights.values())

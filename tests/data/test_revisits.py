@@ -1,9 +1,12 @@
 """Pairs of frames that show the same view: by hand-made poses whose answer is known."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from vgen_jax.data.revisits import LEFT_DISTANCE, LEFT_TURN, revisits
+from vgen_jax.data.revisits import revisits
+from vgen_jax.data.units import DOOM
 
 
 def poses(x: list[float], heading: list[float]) -> np.ndarray:
@@ -23,7 +26,7 @@ def by_definition(pose: np.ndarray, gap: int, near: float, turn: float) -> list[
     for j in range(len(pose)):
         for i in range(j - gap + 1):
             distance, angle = differ(i, j)
-            left = any(d > LEFT_DISTANCE or a > LEFT_TURN for d, a in (differ(i, k) for k in range(i + 1, j)))
+            left = any(d > DOOM.left or a > DOOM.left_turn for d, a in (differ(i, k) for k in range(i + 1, j)))
             if distance <= near and angle <= turn and left:
                 found.append((i, j))
                 break
@@ -65,4 +68,6 @@ def test_it_is_what_the_docstring_says(seed: int) -> None:
     pose = poses(list(x), list(heading % 360))
     for gap, near, turn in ((8, 8.0, 2.0), (3, 40.0, 31.0)):
         expected = by_definition(pose, gap, near, turn)
-        assert [tuple(pair) for pair in revisits(pose, gap=gap, near=near, turn=turn)] == expected
+        assert [
+            tuple(pair) for pair in revisits(pose, dataclasses.replace(DOOM, same_place=near, same_turn=turn), gap=gap)
+        ] == expected

@@ -1,6 +1,5 @@
 """Clips of recorded episodes and of a model's continuations, scored as any other folder."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,11 @@ from vgen_jax.config import section
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.revisits import revisits
 from vgen_jax.evaluation import sources
-from vgen_jax.files.exports import digest, export
+from vgen_jax.files.exports import digest
 from vgen_jax.runs import evaluate_videos
 from vgen_jax.tasks import exports
 from vgen_jax.types import VgenError
-from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network
-from vgen_jax.worlds.slow_networks import TextConfig, denoiser
+from vgen_jax.worlds import assembly
 
 WINDOWS = sources.WindowsConfig("validation", 4, 2, 4, "continuous", 0)
 METRICS = ("psnr", "sharpness", "scuts", "action_error_ratio_test", "fd_action_test")
@@ -32,19 +30,8 @@ METRICS = ("psnr", "sharpness", "scuts", "action_error_ratio_test", "fd_action_t
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set, and a random model in the work directory of its training."""
     root = tmp_path_factory.mktemp("clips")
-    shape = AutoencoderConfig(
-        block_channels=(8,), layers_per_block=1, latent_channels=3, norm_groups=4, patch=4, linear_path=False,
-        dtype="float32", kl_weight=0.0,
-    )  # fmt: skip
     tiny.write_dataset(root / "data")
-    params = tiny.random_params(autoencoder_network(shape).init, jnp.zeros((1, 4, 4, 3)))["params"]
-    target = root / "slow" / "export"
-    export(target / "autoencoder", params, {"autoencoder": dataclasses.asdict(shape), "scale": 1.0})
-    unet = dataclasses.replace(tiny.slow_config().unet, block_channels=(8,), attention_levels=(False,))
-    slow = tiny.slow_config(kind="x0", unet=unet, text=TextConfig(0, 1, 1, 8))
-    raw = {"slow": dataclasses.asdict(slow), "windows": ((2, 2),)}
-    export(target, tiny.random_params(denoiser(slow).init), raw)
-    (target / "dataset.json").write_text(tiny.info().to_json())
+    tiny.write_model(root / "slow" / "export")
     random_reader(root / "action")
     return root
 
@@ -120,7 +107,7 @@ def test_each_chunk_is_told_its_own_actions(folder: Path, tmp_path: Path, monkey
 
         return sample, lambda: 1
 
-    monkeypatch.setattr(sources, "chunk_sampler", fake)
+    monkeypatch.setattr(assembly, "chunk_sampler", fake)
     generated(folder, tmp_path, 4)
     data = sources.recorded(str(folder / "data"), WINDOWS)
     space = tiny.SPACES["continuous"]

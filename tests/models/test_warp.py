@@ -13,7 +13,7 @@ from vgen_jax.models.autoencoder_kl import AutoencoderKL, principal_path
 from vgen_jax.models.warp import FlowWarp, bilinear, canvas
 from vgen_jax.nn.lora import kernel_shapes
 from vgen_jax.types import VgenError
-from vgen_jax.worlds.autoencoder import Autoencoder
+from vgen_jax.worlds.autoencoder import FrozenAutoencoder
 from vgen_jax.worlds.slow import start_warp
 from vgen_jax.worlds.slow_networks import SlowConfig, WarpConfig, denoiser, motion_since
 
@@ -139,6 +139,6 @@ def test_a_warp_needs_a_reference_x0_and_actions(change: dict) -> None:
 
 
 def test_another_patch_than_the_autoencoders_is_named() -> None:
-    autoencoder = Autoencoder(None, None, 4, 8, "here", {}, 1.0)  # type: ignore[arg-type]
+    autoencoder = FrozenAutoencoder(None, None, 4, 8, "here", {}, 1.0)  # type: ignore[arg-type]
     with pytest.raises(VgenError, match=r"slow.warp.patch is 2, .* 8 pixels"):
         start_warp(moving_config(), autoencoder, {"warp": {}})

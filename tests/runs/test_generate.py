@@ -1,6 +1,5 @@
 """The run ``generate``, on a random model."""
 
-import dataclasses
 import itertools
 import json
 import os
@@ -10,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -18,15 +16,12 @@ import safetensors.numpy
 from tests import tiny
 from vgen_jax.devices.preemption import Preempted
 from vgen_jax.files import media
-from vgen_jax.files.exports import export
 from vgen_jax.files.run_folder import resolved
 from vgen_jax.files.videos import Videos
 from vgen_jax.runs import generate
 from vgen_jax.types import VgenError
-from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network
 from vgen_jax.worlds.memories import MEMORY_FILE
 from vgen_jax.worlds.resume import STATE_FILE, Unfinished
-from vgen_jax.worlds.slow_networks import TextConfig, denoiser
 
 FRAMES = 6
 
@@ -35,19 +30,8 @@ FRAMES = 6
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a data set and an exported model, for work directories beside them."""
     tmp_path = tmp_path_factory.mktemp("generate")
-    shape = AutoencoderConfig(
-        block_channels=(8,), layers_per_block=1, latent_channels=3, norm_groups=4, patch=4, linear_path=False,
-        dtype="float32", kl_weight=0.0,
-    )  # fmt: skip
     tiny.write_dataset(tmp_path / "data")
-    slow_folder = tmp_path / "slow" / "export"
-    params = tiny.random_params(autoencoder_network(shape).init, jnp.zeros((1, 4, 4, 3)))["params"]
-    export(slow_folder / "autoencoder", params, {"autoencoder": dataclasses.asdict(shape), "scale": 1.0})
-    unet = dataclasses.replace(tiny.slow_config().unet, block_channels=(8,), attention_levels=(False,))
-    slow = tiny.slow_config(kind="x0", unet=unet, text=TextConfig(0, 1, 1, 8))
-    raw = {"slow": dataclasses.asdict(slow), "windows": ((2, 2),)}
-    export(slow_folder, tiny.random_params(denoiser(slow).init), raw)
-    (slow_folder / "dataset.json").write_text(tiny.info().to_json())
+    tiny.write_model(tmp_path / "slow" / "export")
     return tmp_path
 
 
@@ -85,9 +69,9 @@ class Once:
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once() -> Iterator[None]:
-    """All runs here have one model and one memory: what one of them has compiled serves the next."""
+    """All runs here have one world: what one of them has compiled serves the next."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("chunk_sampler", "make_memory", "chunk_decoder", "starting_point"):
+        for name in ("slow_world", "starting_point"):
             patch.setattr(generate, name, Once(getattr(generate, name)))
         yield
 

@@ -5,8 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from vgen_jax.data.units import DOOM
 from vgen_jax.simulators.commands import walker_commands
-from vgen_jax.simulators.explorer import NEAR, RETURNING, STUCK, Explorer, Sight
+from vgen_jax.simulators.explorer import RETURNING, Explorer, Sight
 
 ACTIONS = {command.name: np.asarray(command.actions) for command in walker_commands(4)}
 WALL = 600.0
@@ -63,13 +64,13 @@ def test_it_returns_often_and_does_everything() -> None:
 
 def test_it_seldom_walks_into_walls() -> None:
     _, patterns, sights = walk(1, 4000)
-    stuck = [after.moved < STUCK for after in sights[1:]]
+    stuck = [after.moved < DOOM.stuck for after in sights[1:]]
     names = walk(1, 4000)[0]
     forward = [s for s, name in zip(stuck, names, strict=False) if name.startswith("go forward")]
     assert np.mean(forward) < 0.1
     # Exploring, it never walks straight at something near.
     for name, pattern, sight in zip(names, patterns, sights, strict=True):
-        if pattern == "explore" and sight.clearance[1] < NEAR:
+        if pattern == "explore" and sight.clearance[1] < DOOM.near:
             assert name.startswith("turn")
 
 

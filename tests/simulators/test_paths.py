@@ -93,7 +93,7 @@ def test_the_follower_stops_at_the_first_miss() -> None:
     assert script is not None
     pose = walked(script.commands)
     pose[script.homes[0] :, 0] += 20.0
-    follow, sight = Follower(lambda room: script), Sight((FAR, FAR, FAR), 0.0)
+    follow, sight = Follower(lambda sight: script), Sight((FAR, FAR, FAR), 0.0)
     names = [follow(sight, pose[: n * CHUNK + 1]) for n in range(16)]
     missed = script.homes[0] // CHUNK
     assert tuple(names[:missed]) == script.commands[:missed] and names[missed] is None

@@ -35,12 +35,11 @@ from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.files.log import forget_peak, peak_mib, progress
 from vgen_jax.files.videos import Videos
 from vgen_jax.types import VgenError
-from vgen_jax.worlds.actions import ActionCodec
+from vgen_jax.worlds.assembly import slow_world
 from vgen_jax.worlds.autoencoder import AutoencoderConfig
-from vgen_jax.worlds.memories import MemoryConfig, make_memory
-from vgen_jax.worlds.rollout import Generated, Start, rollout
-from vgen_jax.worlds.sampling import chunk_sampler
-from vgen_jax.worlds.slow import SlowModel, chunk_decoder, frame_size, load_slow_model, token_length
+from vgen_jax.worlds.memories import MemoryConfig
+from vgen_jax.worlds.rollout import Generated, rollout
+from vgen_jax.worlds.slow import SlowModel, load_slow_model
 from vgen_jax.worlds.slow_networks import SlowConfig
 
 PEAK_CHUNKS = 2  # during which the peak of a process is taken
@@ -111,22 +110,14 @@ def model_of(raw: Mapping[str, Any]) -> SlowModel:
 def timed_rollout(
     model: SlowModel, settings: FastBenchmarkConfig, sampler: Sampler, memory_config: MemoryConfig, folder: Path
 ) -> TimedRollout:
-    """A rollout from random latents, on which no speed depends, along every command of the model's data in turn."""
-    future = settings.future
-    codec = ActionCodec(model.data, model.config.actions, token_length(model), future)
-    actions = codec.chunks(itertools.cycle(command.name for command in model.data.commands))
-    height, width = (side // model.autoencoder.factor for side in frame_size(model))
-    rng = np.random.default_rng(0)
-    shape = (settings.videos, settings.past, height, width, model.config.latent_channels)
-    action_BTA = np.zeros((*shape[:2], model.config.action_dim), np.float32) if model.config.action_dim else None
-    start = Start(rng.standard_normal(shape, np.float32), action_BTA, np.arange(settings.videos))
-    memory = make_memory(memory_config, model, settings.past, future)
-    sample, compilations = chunk_sampler(model, sampler, settings.guidance, future, memory_config.sampling)
-    view = chunk_decoder(model, future)
-    chunks = rollout(sample, memory.memory, start, actions, future, jax.random.key(0), view=view)
-    first = np.zeros((settings.videos, *frame_size(model), 3), np.uint8)
-    videos = Videos(folder, first, model.data.fps, gif=False, chunk=future)
-    return TimedRollout(chunks, videos, lambda: (compilations(), memory.compilations()))
+    """A rollout from random frames, on which no speed depends, along every command of the model's data in turn."""
+    world = slow_world(model, sampler, memory_config, settings.past, settings.future, settings.guidance)
+    shape = (settings.videos, settings.past, *world.size, 3)
+    frames_BTHWC = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    commands = world.codec.chunks(itertools.cycle(world.commands))
+    chunks = rollout(world, world.start(frames_BTHWC), commands)
+    videos = Videos(folder, frames_BTHWC[:, -1], world.fps, gif=False, chunk=settings.future)
+    return TimedRollout(chunks, videos, world.compilations)
 
 
 def play(lane: TimedRollout) -> tuple[float, float]:
@@ -136,8 +127,8 @@ def play(lane: TimedRollout) -> tuple[float, float]:
     """
     started, cpu_started = time.perf_counter(), time.process_time()
     chunk = next(lane.chunks)
-    lane.videos.add(chunk.view, chunk.action.text)
-    jax.block_until_ready(chunk.memory)
+    lane.videos.add([chunk.step.frames_BTHWC], chunk.step.text)
+    jax.block_until_ready(chunk.state)
     return time.perf_counter() - started, time.process_time() - cpu_started
 
 

@@ -50,6 +50,12 @@ class ActionSpace:
             raise VgenError(f"discrete action id {int(values.max())}, the space has {self.width} ids")
         return np.eye(self.width, dtype=np.float32)[values]
 
+    def to_raw(self, values: np.ndarray) -> np.ndarray:
+        """``to_model`` undone: (…, A) model units to float32 raw values, or to int32 ids (…)."""
+        if self.kind == "continuous":
+            return np.asarray(values, np.float32) * np.asarray(self.scale, np.float32)
+        return np.asarray(values).argmax(-1).astype(np.int32)
+
 
 @dataclasses.dataclass(frozen=True)
 class TextSpan:

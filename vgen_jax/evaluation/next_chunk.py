@@ -13,18 +13,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 
+from vgen_jax.data.revisits import turned
+from vgen_jax.data.units import DOOM, Units
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.metrics.action_error import ratio_interval
 from vgen_jax.metrics.base import Mean
 from vgen_jax.metrics.frames import psnr, ssim
 from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
 from vgen_jax.types import Array, Key, Objective, Params, VgenError, VideoBatch
-from vgen_jax.worlds.rollout import sample_future, video_keys
-from vgen_jax.worlds.slow import SlowModel, guided_predictor
-
-MOVED_UNITS, TURNED_DEGREES = 8.0, 2.0
+from vgen_jax.worlds.chunks import NOISE_STREAM, video_keys
+from vgen_jax.worlds.slow import SlowModel
+from vgen_jax.worlds.slow_world import window_sampler
 
 
 class EvaluatedModel(NamedTuple):
@@ -48,12 +48,12 @@ class Windows(NamedTuple):
     scores: dict[str, np.ndarray]
 
 
-def moving_windows(pose_BTP: np.ndarray, future: int) -> np.ndarray:
-    """True for windows whose future frames see the camera move by over 8 map units or turn by over 2 degrees."""
+def moving_windows(pose_BTP: np.ndarray, future: int, units: Units = DOOM) -> np.ndarray:
+    """True for windows whose future frames do not all show the last past frame's view (``data.units``)."""
     last = pose_BTP[:, -future - 1 :]
     moved = np.linalg.norm(last[:, 1:, :2] - last[:, :1, :2], axis=-1).max(1)
-    turn = np.abs((last[:, 1:, 3] - last[:, :1, 3] + 180.0) % 360.0 - 180.0).max(1)
-    return (moved > MOVED_UNITS) | (turn > TURNED_DEGREES)
+    turn = turned(last[:, 1:, 3], last[:, :1, 3]).max(1)
+    return (moved > units.same_place) | (turn > units.same_turn)
 
 
 def shuffled_actions(batch: VideoBatch) -> VideoBatch:
@@ -166,19 +166,10 @@ def evaluated_model(model: SlowModel, sampler: Sampler, guidance: float, past: i
     """The model's next chunk and its loss, compiled once each."""
     config = model.config
 
-    @jax.jit
-    def generate(params: Params, autoencoder: tuple[Partial, Partial], batch: VideoBatch, key_B: Key) -> Array:
-        latents = autoencoder[0](batch.video_BTHWC[:, :past])
-        predictor = guided_predictor(model, params, batch, guidance)
-        condition = model.denoiser.embed(params, batch)
-        new = sample_future(predictor, condition, latents, future, config.schedule, sampler, config.masking, key_B)
-        return autoencoder[1](new)
-
-    frozen = (model.autoencoder.encode, model.autoencoder.decode)
+    generate = window_sampler(model, sampler, guidance, past, future)
 
     def next_chunk(batch: VideoBatch, rng: Key) -> Array:
-        key_B = video_keys(rng, 0, 0, np.asarray(batch.sample_id_B))
-        return generate(model.params, frozen, batch, key_B)
+        return generate(batch, video_keys(rng, NOISE_STREAM, 0, np.asarray(batch.sample_id_B)))
 
     objective = masked_diffusion(
         model.denoiser.embed,

@@ -18,17 +18,19 @@ from vgen_jax.data.batches import choose_windows
 from vgen_jax.data.records import INFO_FILE, EpisodeSource
 from vgen_jax.data.revisits import revisits
 from vgen_jax.data.text import encode_text, join_texts
+from vgen_jax.data.units import units_of
 from vgen_jax.data.windows import Window, WindowIndex, future_texts
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.evaluation.clips import write_clip
 from vgen_jax.files.exports import EXPORT_WEIGHTS, digest
 from vgen_jax.files.log import progress
-from vgen_jax.types import VgenError
+from vgen_jax.types import ChunkAction, VgenError
 from vgen_jax.worlds import pretrained
-from vgen_jax.worlds.memories import MemoryConfig, make_memory
-from vgen_jax.worlds.rollout import ChunkAction, Start, rollout
-from vgen_jax.worlds.sampling import chunk_sampler
+from vgen_jax.worlds.assembly import slow_world
+from vgen_jax.worlds.memories import MemoryConfig
+from vgen_jax.worlds.rollout import rollout
 from vgen_jax.worlds.slow import SlowModel, action_width, frame_size, load_slow_model
+from vgen_jax.worlds.slow_world import SlowWorld
 from vgen_jax.worlds.texts import with_texts
 
 CHECKPOINTS = "checkpoints"
@@ -118,14 +120,14 @@ def recorded(folder: str, config: WindowsConfig) -> Recorded:
 
 def write_recorded(data: Recorded, folder: Path) -> Path:
     """Cuts the windows; with their actions, and with pairs of frames that show one view where poses are recorded."""
-    config = data.config
+    config, units = data.config, units_of(data.source.info.simulator)
     for number, window in _mine(data, folder, "cut"):
         head = data.source.head(window.episode)
         start, stop = window.boundary - config.past + 1, window.boundary + config.frames + 1
         actions = None if config.action == "none" else head.tensors[f"actions.{config.action}"][start : stop - 1]
         visits = None
         if "extras.pose" in head.tensors:
-            visits = revisits(head.tensors["extras.pose"][window.boundary + 1 : stop]) + config.past
+            visits = revisits(head.tensors["extras.pose"][window.boundary + 1 : stop], units) + config.past
         write_clip(_clip(folder, number), data.source.window(window.episode, start, stop), actions, visits)
     _wait()
     return folder
@@ -150,34 +152,18 @@ def write_generated(
     conditions = [_condition(model, data, window, config.future) for window in data.windows]
     tokens = [token_L for _, token_CL in conditions if token_CL is not None for token_L in token_CL]
     model = with_texts(model, model_dir, tokens)
-    sample_chunk, _ = chunk_sampler(model, sampler, config.guidance, config.future, memory.sampling, memory.guidance)
-    held = make_memory(memory, model, past, config.future).memory
-    encode, decode = jax.jit(lambda f, x: f(x)), jax.jit(lambda f, x: f(x))
+    world = slow_world(model, sampler, memory, past, config.future, config.guidance)
     waiting = list(_mine(data, folder, ""))
     batches = [waiting[at : at + config.batch_size] for at in range(0, len(waiting), config.batch_size)]
     for batch in progress(batches, total=len(batches), desc="generate", unit="batch"):
         # The last batch is filled up, so that all have one shape: what a clip becomes does not depend on the others.
         rows = [number for number, _ in batch] + [batch[-1][0]] * (config.batch_size - len(batch))
         first = np.stack([_past_of(data, data.windows[number]) for number in rows])
-        action_BTA, token_BCL = (_stacked([conditions[number][i] for number in rows]) for i in range(2))
-        known = None if action_BTA is None else np.concatenate([np.zeros_like(action_BTA[:, :1]), action_BTA], 1)
-        start = Start(
-            encode(model.autoencoder.encode, first),
-            None if known is None else known[:, :past],
-            np.asarray(rows, np.int32),
-        )
-        chunks = [
-            ChunkAction(
-                "",
-                None if token_BCL is None else token_BCL[:, chunk],
-                None if known is None else known[:, past + chunk * config.future : past + (chunk + 1) * config.future],
-            )
-            for chunk in range(frames // config.future)
-        ]
-        made = [
-            np.asarray(decode(model.autoencoder.decode, chunk.latents_BTHWC))
-            for chunk in rollout(sample_chunk, held, start, chunks, config.future, jax.random.key(config.seed))
-        ]
+        raw, token_BCL = (_stacked([conditions[number][i] for number in rows]) for i in range(2))
+        known = None if raw is None else raw[:, : past - 1]
+        state = world.start(first, known, jax.random.key(config.seed), np.asarray(rows, np.int32))
+        commands = [_action(world, raw, token_BCL, past, chunk) for chunk in range(frames // config.future)]
+        made = [np.asarray(chunk.step.frames_BTHWC) for chunk in rollout(world, state, commands)]
         videos = np.concatenate([first, *made], axis=1)
         for (number, _), video in zip(batch, videos, strict=False):
             write_clip(_clip(folder, number), video, None, None)
@@ -199,16 +185,24 @@ def generated_contract(model_dir: Path, config: ModelConfig, sampler: Sampler, m
 def _condition(
     model: SlowModel, data: Recorded, window: Window, future: int
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The actions between a window's frames, model units (T, A), and the tokens of each generated chunk, (C, L)."""
+    """The actions between a window's frames, raw (T, A), and the tokens of each generated chunk, (C, L)."""
     head, past, frames = data.source.head(window.episode), data.config.past, data.config.frames
     action, tokens, space, size = None, None, model.config.actions, model.config.text.max_length
     if space != "none":
-        raw = head.tensors[f"actions.{space}"][window.boundary - past + 1 : window.boundary + frames]
-        action = model.data.action_spaces[space].to_model(raw)
+        action = head.tensors[f"actions.{space}"][window.boundary - past + 1 : window.boundary + frames]
     if model.config.text.width:
         texts = (join_texts(future_texts(head.texts, window.boundary + at, future)) for at in range(0, frames, future))
         tokens = np.stack([encode_text(text, size) for text in texts])
     return action, tokens
+
+
+def _action(
+    world: SlowWorld, raw: np.ndarray | None, token_BCL: np.ndarray | None, past: int, chunk: int
+) -> ChunkAction:
+    """What is done in a chunk, in each video, of the ``raw`` actions between all frames."""
+    rows = slice(past - 1 + chunk * world.future, past - 1 + (chunk + 1) * world.future)
+    action = ChunkAction("", None, None) if raw is None else world.codec.rows(raw[:, rows])
+    return action._replace(token_L=None if token_BCL is None else token_BCL[:, chunk])
 
 
 def _past_of(data: Recorded, window: Window) -> np.ndarray:

@@ -18,7 +18,6 @@ the step the compiler would copy the state of all videos.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -168,23 +167,24 @@ def fast_update(config: FastConfig, step: FastStep) -> FastUpdate:
     """All steps of a chunk, for all videos.
 
     Its windows have axes (clips, B, …) with as many clips as steps, one each, or a single one for all of them. The
-    state that it is given is consumed.
+    state that it is given stays as it is: a video's part is copied out of it once, and the steps work on the copy in
+    place. So while a chunk is learnt there are two states, three adapters' worth each; afterwards whoever has no more
+    use for the old one lets go of it.
 
     Args:
-        step: ``fast_step``'s, jitted.
+        step: ``fast_step``'s, jitted with a donated state.
     """
 
     def update(state: FastState, params: Params, windows: VideoBatch, key_B: Key) -> tuple[FastState, Array]:
         losses, videos = [], key_B.shape[0]
         for video in range(videos):
             own = _taken(state, video)
-            if videos == 1:  # then there is no need to hold it twice
-                jax.tree.map(lambda x: x.delete(), state)
             for number in range(config.steps):
                 window = jax.tree.map(lambda x: x[min(number, len(x) - 1), video][None], windows)  # noqa: B023
                 own, loss = step(own, params, window, key_B[video], number)
                 losses.append(loss)
-            state = _put(state, own, video) if videos > 1 else _alone(own)
+            put = _replaced if video == 0 else _put
+            state = _alone(own) if videos == 1 else put(state, own, video)
         return state, jnp.stack(losses).reshape(-1, config.steps)
 
     return update
@@ -202,7 +202,9 @@ def _alone(own: FastState) -> FastState:
     return jax.tree.map(lambda x: x[None], own)
 
 
-@functools.partial(jax.jit, donate_argnums=0)
-def _put(state: FastState, own: FastState, video: int) -> FastState:
-    """``state`` with one video's part replaced, in place."""
+def _with(state: FastState, own: FastState, video: int) -> FastState:
     return jax.tree.map(lambda x, new: jax.lax.dynamic_update_index_in_dim(x, new, video, 0), state, own)
+
+
+_replaced = jax.jit(_with)  # a copy of ``state`` with one video's part replaced
+_put = jax.jit(_with, donate_argnums=0)  # the same in place

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -31,10 +32,10 @@ def save_memory(path: Path, m: Any, settings: Mapping[str, Any]) -> None:
 
 
 def load_memory(path: Path, like: Any, settings: Mapping[str, Any]) -> Any:
-    """A state that ``save_memory`` wrote.
+    """A state that ``save_memory`` wrote; its arrays are where those of ``like`` are, on the device or on the host.
 
     Args:
-        like: a fresh state of the same memory for as many videos, or its shapes.
+        like: a fresh state of the same memory for as many videos.
         settings: of the memory that is to go on with it.
 
     Raises:
@@ -52,12 +53,33 @@ def load_memory(path: Path, like: Any, settings: Mapping[str, Any]) -> Any:
     wanted = json.loads(json.dumps(settings))
     if kept != wanted:
         raise VgenError(f"{path} is of memory {json.dumps(kept)}, not {json.dumps(wanted)}: use the same settings")
-    return jax.tree.unflatten(jax.tree.structure(like), _checked(path, arrays, _named(like)))
+    found = _checked(path, arrays, _named(like))
+    placed = [_as(leaf, x) for leaf, x in zip(jax.tree.leaves(like), found, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(like), placed)
+
+
+def _as(like: Any, x: np.ndarray) -> Any:
+    """A stored array as the kind of leaf that it was: a key, a number, an array of the device or of the host."""
+    if _is_key(like):
+        return jax.random.wrap_key_data(jnp.asarray(x), impl=jax.random.key_impl(like))
+    if isinstance(like, int | float):
+        return type(like)(x)
+    return jnp.asarray(x) if isinstance(like, jax.Array) else x
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _named(m: Any) -> dict[str, Any]:
-    """Leaf's place -> leaf, in the order of the leaves."""
-    return {jax.tree_util.keystr(place): leaf for place, leaf in jax.tree_util.tree_leaves_with_path(m)}
+    """Leaf's place -> leaf as an array (of a key its data), in the order of the leaves."""
+
+    def as_array(x: Any) -> Any:
+        if _is_key(x):
+            return jax.random.key_data(x)
+        return np.asarray(x) if isinstance(x, int | float) else x
+
+    return {jax.tree_util.keystr(at): as_array(x) for at, x in jax.tree_util.tree_leaves_with_path(m)}
 
 
 def _checked(path: Path, arrays: Mapping[str, np.ndarray], wanted: Mapping[str, Any]) -> list[np.ndarray]:

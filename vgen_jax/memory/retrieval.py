@@ -9,17 +9,19 @@ new ground that is the last frame; where the camera comes back it is what was se
 
 the earliest of equals: its pixels were moved the least often. SlowFast-VGen has no such memory; it stands beside
 Temp-LoRA as what can be had without learning. The commanded actions are all it knows: after a collision it is wrong.
-All latents are kept, in host memory.
+All latents are kept, in host memory: the state grows by a chunk's latents a chunk (16 kB a frame of 32 x 32 x 4), and
+each chunk copies it.
 """
 
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import flax.struct
 import jax
 import numpy as np
 
-from vgen_jax.types import Array, Key, Past, Recalled, Reference, VgenError
+from vgen_jax.types import Array, Key, Past, Recalled, Reference, VgenError, wrapped
 
 TURN, FORWARD, STRAFE = "turn", "forward", "strafe"
 TURN_UNIT = 30.0  # degrees, a chunk's turn
@@ -73,17 +75,20 @@ class DeadReckoning:
         """The action, model units, that leads from one pose to the other at once, (..., A) float32."""
         cos, sin = np.cos(np.deg2rad(start.heading)), np.sin(np.deg2rad(start.heading))
         dx, dy = end.x - start.x, end.y - start.y
-        moved = {TURN: _turn(start, end), FORWARD: dx * cos + dy * sin, STRAFE: dx * sin - dy * cos}
+        moved = {TURN: wrapped(end.heading - start.heading), FORWARD: dx * cos + dy * sin, STRAFE: dx * sin - dy * cos}
         return (np.stack([moved[name] for name in self._names], axis=-1) / self._scale).astype(np.float32)
 
 
-def _turn(start: Poses, end: Poses) -> np.ndarray:
-    """Degrees in [-180, 180)."""
-    return (end.heading - start.heading + 180.0) % 360.0 - 180.0
-
-
 def _cost(start: Poses, end: Poses) -> np.ndarray:
-    return np.abs(_turn(start, end)) / TURN_UNIT + np.hypot(end.x - start.x, end.y - start.y) / STEP_UNIT
+    turn: np.ndarray = np.abs(wrapped(end.heading - start.heading))
+    return turn / TURN_UNIT + np.hypot(end.x - start.x, end.y - start.y) / STEP_UNIT
+
+
+@flax.struct.dataclass
+class RetrievalState:
+    """The video so far, in host memory."""
+
+    video: Past
 
 
 class Retrieval:
@@ -92,15 +97,16 @@ class Retrieval:
     def __init__(self, walk: DeadReckoning):
         self._walk = walk
 
-    def init(self, past: Past, key_B: Key) -> Past:
+    def init(self, past: Past, key_B: Key) -> RetrievalState:
         if past.action_BTA is None:
             raise VgenError("memory.kind 'retrieval' needs a model with actions: use another memory")
         action_BTA = np.where(np.asarray(past.action_valid_BT)[..., None], past.action_BTA, 0.0)
-        return dataclasses.replace(_on_host(past), action_BTA=action_BTA.astype(np.float32))
+        return RetrievalState(dataclasses.replace(_on_host(past), action_BTA=action_BTA.astype(np.float32)))
 
-    def recall(self, m: Past, past: Past, coming_BTA: Array | None) -> Recalled:
-        seen = m.frames_BTHWC.shape[1]
-        poses = self._walk.poses(np.concatenate([m.action_BTA, coming_BTA], axis=1))
+    def recall(self, m: RetrievalState, past: Past, coming_BTA: Array | None) -> Recalled:
+        video = m.video
+        seen = video.frames_BTHWC.shape[1]
+        poses = self._walk.poses(np.concatenate([video.action_BTA, coming_BTA], axis=1))
         first = seen - past.frames_BTHWC.shape[1]
         window = poses.at((slice(None), slice(first, None)))
         known = poses.at((slice(None), slice(0, seen)))
@@ -109,10 +115,10 @@ class Retrieval:
         nearest_BT = np.argmin(np.round(cost_BTN, 4), axis=2)
         rows = np.arange(len(nearest_BT))[:, None]
         motion_BTA = self._walk.motion(known.at((rows, nearest_BT)), window)
-        return Recalled(past, reference=Reference(np.asarray(m.frames_BTHWC)[rows, nearest_BT], motion_BTA))
+        return Recalled(past, reference=Reference(np.asarray(video.frames_BTHWC)[rows, nearest_BT], motion_BTA))
 
-    def remember(self, m: Past, past: Past, new: Past, token_BL: Array | None, key_B: Key) -> Past:
-        return jax.tree.map(lambda old, x: np.concatenate([old, x], axis=1), m, _on_host(new))
+    def remember(self, m: RetrievalState, past: Past, new: Past, token_BL: Array | None, key_B: Key) -> RetrievalState:
+        return RetrievalState(jax.tree.map(lambda old, x: np.concatenate([old, x], axis=1), m.video, _on_host(new)))
 
 
 def _on_host(past: Past) -> Past:

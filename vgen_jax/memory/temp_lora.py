@@ -2,7 +2,8 @@
 
 SlowFast-VGen §3.2. ``TempLora`` learns each window as it comes (the paper's local learning rule); ``TempLoraWhole``
 keeps the latents of the whole video, in host memory, and learns windows drawn from it (its ablation "without local
-learning rule"). How a window is learnt is the update's part (``learning.fast``).
+learning rule"): its state grows by a chunk's latents a chunk, the other's does not. How a window is learnt is the
+update's part (``learning.fast``).
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from vgen_jax.types import Array, Key, Past, Recalled, VideoBatch
 
 # keys -> the learner's state, whose field ``lora`` holds the adapters
 Begin = Callable[[Key], Any]
-# (state, windows with leading axes (clips, B), keys) -> state; may consume the arrays of the state
+# (state, windows with leading axes (clips, B), keys) -> state
 Learn = Callable[[Any, VideoBatch, Key], Any]
 
 

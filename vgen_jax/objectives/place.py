@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from vgen_jax.nn.pixels import to_unit
-from vgen_jax.types import Array, Key, Objective, Params, VgenError
+from vgen_jax.types import Array, Key, Objective, Params, VgenError, wrapped
 
 SHARP = 0.3  # pixels: a blur that changes next to nothing
 
@@ -97,7 +97,7 @@ def no_negatives(batch: PairBatch, near: float, turn: float) -> Array:
     """(B, B) bool: entry (i, j), i ≠ j, is True where frame 0 of pair i and frame 1 of pair j have nearly one pose."""
     first, second = batch.pose_BTP[:, None, 0], batch.pose_BTP[None, :, 1]
     distance = jnp.linalg.norm(first[..., :3] - second[..., :3], axis=-1)
-    angle = jnp.abs((first[..., 3] - second[..., 3] + 180.0) % 360.0 - 180.0)
+    angle = jnp.abs(wrapped(first[..., 3] - second[..., 3]))
     same = (batch.scene_B[:, None] == batch.scene_B[None]) & (distance < near) & (angle < turn)
     return same & ~jnp.eye(len(batch.scene_B), dtype=bool)
 

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax.config import Sections, section
+from vgen_jax.config import Sections, later, section
 from vgen_jax.data.records import read_info
 from vgen_jax.data.revisits import revisits
 from vgen_jax.data.schema import DatasetInfo
+from vgen_jax.data.units import units_of
 from vgen_jax.evaluation.place_encoder import Place, load_place
 from vgen_jax.files import media, report
 from vgen_jax.files.run_folder import RESULTS_FILE, keep_config, write_results
@@ -40,7 +41,7 @@ class CompareConfig:
         video: the number of the video in each.
         model_dir: the slow model of all of them, whose ``dataset.json`` tells what the commands do.
         place_dir: the export of a place encoder, for what the pictures of a place have in common.
-        map_units: that a forward or sideways action of 1 moves in a step.
+        map_units: that a forward or sideways action of 1 moves in a step; 0 for what the data's simulator declares.
     """
 
     folders: dict[str, str]
@@ -48,7 +49,7 @@ class CompareConfig:
     video: int
     model_dir: str
     place_dir: str
-    map_units: float
+    map_units: float = later(0.0)
 
     def __post_init__(self) -> None:
         if len(self.folders) < 2:
@@ -69,7 +70,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     texts = same_texts(folders)
     videos = {title: frames_of(folder, settings.video) for title, folder in folders.items()}
     info = read_info(settings.model_dir)
-    pairs_N2 = revisits(commanded_pose(info, texts, settings.map_units))
+    units = units_of(info.simulator)
+    pairs_N2 = revisits(commanded_pose(info, texts, settings.map_units or units.run), units)
     if not len(pairs_N2):
         raise VgenError("the commands of these videos never come back to a view: use others, a turn and its reverse")
     place = load_place(Path(settings.place_dir))

@@ -12,7 +12,8 @@ import dataclasses
 import itertools
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,15 +27,15 @@ from vgen_jax.files.log import peak_mib, progress
 from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.files.videos import Videos
 from vgen_jax.memory.files import save_memory
-from vgen_jax.types import VgenError
+from vgen_jax.types import ChunkAction, Command, VgenError, World
 from vgen_jax.worlds.actions import ActionCodec, cycled, read_lines
-from vgen_jax.worlds.memories import MEMORY_FILE, MemoryConfig, loaded, make_memory, settings
+from vgen_jax.worlds.assembly import action_codec, slow_world
+from vgen_jax.worlds.memories import MEMORY_FILE, MemoryConfig, settings
 from vgen_jax.worlds.resume import STATE_FILE, Unfinished
-from vgen_jax.worlds.rollout import ChunkAction, Generated, Standing, rollout
-from vgen_jax.worlds.sampling import chunk_sampler
-from vgen_jax.worlds.slow import chunk_decoder, load_slow_model, token_length
-from vgen_jax.worlds.start import StartConfig, starting_point
-from vgen_jax.worlds.texts import checked, rollout_texts, with_texts
+from vgen_jax.worlds.rollout import Generated, rollout
+from vgen_jax.worlds.slow import SlowModel, load_slow_model
+from vgen_jax.worlds.start import Start, StartConfig, starting_point
+from vgen_jax.worlds.texts import rollout_texts, with_texts
 
 PEAK_EVERY = 100  # frames between two notes of the peak memory
 
@@ -86,43 +87,41 @@ def run(config: ConfigDict, workdir: Path) -> None:
     keep_config(config, workdir)
     generate = section(GenerateConfig, config.generate, "generate")
     start_config = section(StartConfig, config.start, "start")
-    memory_config = section(MemoryConfig, config.memory.to_dict(), "memory")
-    model = load_slow_model(Path(config.model_dir))
+    memory = section(MemoryConfig, config.memory.to_dict(), "memory")
     sampler = section(Sampler, config.sampler, "sampler")
-    codec = ActionCodec(model.data, model.config.actions, token_length(model), generate.future)
-    typed = generate.actions_from == "-"
-    announced = codec.chunks(generate.actions) if typed else action_stream(codec, generate)
-    model = with_texts(model, config.model_dir, rollout_texts(codec, announced, typed))
-    start, first = starting_point(model, start_config, generate.past)
-    sample_chunk, compilations = chunk_sampler(
-        model, sampler, generate.guidance, generate.future, memory_config.sampling, memory_config.guidance
-    )
-    memory, rng = make_memory(memory_config, model, generate.past, generate.future), jax.random.key(generate.seed)
-    unfinished = Unfinished(workdir / STATE_FILE, settings(memory_config, Path(config.model_dir)), generate.save_every)
-    since = unfinished.load(memory.memory, start, rng)
-    m = None if since else loaded(memory_config, memory.memory, start, rng, Path(config.model_dir))
-    done = since.chunks if since else 0
-    actions, view = checked(model, action_stream(codec, generate, done)), chunk_decoder(model, generate.decode_frames)
-    chunks = rollout(sample_chunk, memory.memory, start, actions, generate.future, rng, m, view, since)
-    with Videos(workdir / "samples", first, model.data.fps, generate.gif, generate.future, done) as videos:
-        written = write_videos(chunks, videos, generate, unfinished, since)
-    if jax.tree.leaves(written.memory):
-        save_memory(workdir / MEMORY_FILE, written.memory, unfinished.settings)
+    model = with_stream_texts(load_slow_model(Path(config.model_dir)), generate)
+    world = slow_world(
+        model, sampler, memory, generate.past, generate.future, generate.guidance, generate.decode_frames
+    )  # fmt: skip
+    start, made_with = starting_point(world, start_config), settings(memory, model)
+    stream = partial(action_stream, world.codec, generate)
+    written = generate_videos(world, start, stream, world.fps, generate, workdir, made_with)
+    state = written.state
+    if jax.tree.leaves(state.memory):
+        save_memory(workdir / MEMORY_FILE, state.memory, made_with)
+    sampled, learnt = world.compilations()
     results = {
         "frames": written.frames,
         "videos": len(start.id_B),
         "seconds": round(written.seconds, 2),
         "seconds_per_frame": written.seconds / max(1, written.frames * len(start.id_B)),
-        "resumed_at_frame": done * generate.future,
+        "resumed_at_frame": written.resumed_at_frame,
         **{f"peak_memory_mib_frame_{frame}": mib for frame, mib in written.peak_mib.items()},
-        "compilations": compilations(),
-        "memory": memory_config.kind,
-        "memory_compilations": memory.compilations(),
+        "compilations": sampled,
+        "memory": memory.kind,
+        "memory_compilations": learnt,
         "sampler": f"{sampler.kind} {sampler.steps} steps",
         "device": jax.devices()[0].device_kind,
     }
     write_results(workdir, results)
-    unfinished.forget()
+    Unfinished(workdir / STATE_FILE, made_with, generate.save_every).forget()
+
+
+def with_stream_texts(model: SlowModel, generate: GenerateConfig) -> SlowModel:
+    """The model with the embeddings of all texts that it will be told, where it takes them from a table."""
+    codec, typed = action_codec(model, generate.future), generate.actions_from == "-"
+    announced = codec.chunks(generate.actions) if typed else action_stream(codec, generate)
+    return with_texts(model, model.folder or "", rollout_texts(codec, announced, typed))
 
 
 def action_stream(codec: ActionCodec, generate: GenerateConfig, done: int = 0) -> Iterator[ChunkAction]:
@@ -147,44 +146,75 @@ class Written(NamedTuple):
     """What was written.
 
     Attributes:
-        frames: new ones, per video.
+        frames: new ones, per video, those of earlier starts included.
+        resumed_at_frame: how many of them are of earlier starts.
         seconds: that it took.
         peak_mib: peak memory by a few frame numbers.
-        memory: the memory's state in the end.
+        state: the World's in the end.
     """
 
     frames: int
+    resumed_at_frame: int
     seconds: float
     peak_mib: dict[int, float]
-    memory: Any
+    state: Any
+
+
+def generate_videos(
+    world: World,
+    start: Start,
+    commands: Callable[[int], Iterable[Command | None]],
+    fps: float,
+    generate: GenerateConfig,
+    workdir: Path,
+    made_with: Mapping[str, Any],
+) -> Written:
+    """Steps any World and writes its videos; goes on where an earlier start of the same has left a place on disk.
+
+    Args:
+        commands: the number of steps that are done -> the commands that follow.
+        made_with: what a place on disk must have been made with.
+    """
+    unfinished = Unfinished(workdir / STATE_FILE, made_with, generate.save_every)
+
+    def standing() -> tuple[int, Any]:
+        key = jax.random.key(generate.seed)
+        return unfinished.load(world.start(start.frames_BTHWC, start.actions, key, start.id_B))
+
+    done, state = standing()
+    chunks = rollout(world, state, commands(done), done)
+    del state  # the rollout holds its own: what it began with need not stay in memory
+    first = start.frames_BTHWC[:, -1]
+    with Videos(workdir / "samples", first, fps, generate.gif, generate.future, done) as videos:
+        written = write_videos(chunks, videos, generate, unfinished, done)
+    return written if written.state is not None else written._replace(state=standing()[1])
 
 
 def write_videos(
-    chunks: Iterable[Generated],
-    videos: Videos,
-    generate: GenerateConfig,
-    unfinished: Unfinished,
-    since: Standing | None,
+    chunks: Iterable[Generated], videos: Videos, generate: GenerateConfig, unfinished: Unfinished, done: int = 0
 ) -> Written:
-    """Writes decoded chunks (``chunk_decoder``) as they come, and now and then where the rollout stands.
+    """Writes a rollout's chunks, of any World, as they come, and now and then where it stands.
+
+    Args:
+        done: chunks that an earlier start has written.
 
     Raises:
         Preempted: after SIGTERM, when the chunk at hand has been written and the place saved.
     """
-    done, m = (since.chunks, since.memory) if since else (0, None)
     peaks: dict[int, float] = {}
-    started = time.perf_counter() - unfinished.seconds
+    first, state = done, None
+    begun = time.perf_counter() - unfinished.seconds
     stop = None if generate.actions_from == "-" else StopSignal()  # a wait for a line is not to be outlasted
     try:
         with progress(total=generate.frames // generate.future or None, desc="generate", unit="chunk") as bar:
             bar.update(done)
             for chunk in chunks:
-                videos.add(chunk.view, chunk.action.text)
-                done, m = chunk.number + 1, chunk.memory
+                videos.add([chunk.step.frames_BTHWC], chunk.step.text)
+                done, state = chunk.number + 1, chunk.state
                 stopping = stop is not None and stop.reached(done)
                 if done % unfinished.every == 0 or stopping:
                     videos.flush()
-                    unfinished.save(chunk, time.perf_counter() - started)
+                    unfinished.save(done, state, time.perf_counter() - begun)
                 if stopping:
                     raise Preempted(done)
                 if done * generate.future % PEAK_EVERY < generate.future:
@@ -193,4 +223,5 @@ def write_videos(
     finally:
         if stop is not None:
             stop.restore()
-    return Written(done * generate.future, time.perf_counter() - started, peaks, m)
+    seconds = time.perf_counter() - begun
+    return Written(done * generate.future, first * generate.future, seconds, peaks, state)

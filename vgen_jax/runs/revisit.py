@@ -14,7 +14,6 @@ Keys:
 import dataclasses
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
 from vgen_jax import runs
@@ -41,7 +40,7 @@ from vgen_jax.files.exports import digest
 from vgen_jax.files.run_folder import keep_config, resolved, write_results
 from vgen_jax.metrics.features import extractor
 from vgen_jax.types import VgenError
-from vgen_jax.worlds.slow import chunk_decoder, load_slow_model
+from vgen_jax.worlds.slow import load_slow_model
 
 SECTIONS: Sections = {"revisit": RevisitConfig, "memories.*": Contender, "sampler": Sampler}
 
@@ -71,7 +70,6 @@ def bench_of(config: ConfigDict, settings: RevisitConfig) -> Bench:
     sampler = section(Sampler, config.sampler, "sampler")
     model = load_slow_model(Path(config.model_dir))
     nets = {name: feature_net(name, config.weights_dir) for name in settings.networks}
-    encode = jax.jit(lambda encode, frames: encode(frames))
     identity = {
         "model_sha256": digest(Path(config.model_dir)),
         "place_sha256": digest(Path(config.place_dir)),
@@ -80,8 +78,7 @@ def bench_of(config: ConfigDict, settings: RevisitConfig) -> Bench:
         **{key: getattr(settings, key) for key in ("split", "paths", "future", "guidance", "seed", "shown_paths")},
     }
     return Bench(
-        settings, sampler, model, lambda frames: encode(model.autoencoder.encode, frames),
-        chunk_decoder(model, settings.decode_frames), load_place(Path(config.place_dir)),
+        settings, sampler, model, load_place(Path(config.place_dir)),
         {name: extractor(net, 1 if net.rows == "frame" else PAIRS) for name, net in nets.items()}, identity,
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from vgen_jax.data.schema import ActionSpace, Command
+from vgen_jax.data.units import Units
 
 
 class Observation(NamedTuple):
@@ -24,12 +25,14 @@ class Observation(NamedTuple):
 class Simulator(Protocol):
     """A first-person world that is driven by rows of continuous actions.
 
-    The same seed, scene and actions give the same frames, whatever was simulated before.
+    The same seed, scene and actions give the same frames, whatever was simulated before. ``units`` say how large its
+    world is.
     """
 
     name: str
     version: str
     fps: float
+    units: Units
     action_space: ActionSpace
     commands: tuple[Command, ...]
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vgen_jax.data.units import DOOM, Units
+
 
 class Sight(NamedTuple):
     """What the explorer knows after a chunk.
@@ -17,16 +19,26 @@ class Sight(NamedTuple):
     Attributes:
         clearance: distance (map units) to what stands left, ahead and right.
         moved: distance (map units) walked during the chunk.
+        units: of the world that is walked through.
     """
 
     clearance: tuple[float, float, float]
     moved: float
+    units: Units = DOOM
+
+    @property
+    def near(self) -> bool:
+        """Whether something ahead is in the way of a chunk of walking."""
+        return self.clearance[1] < self.units.near
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a chunk of walking was blocked."""
+        return self.moved < self.units.stuck
 
 
 Pattern = Generator[str, Sight, None]
 
-NEAR = 170.0  # map units: a chunk of walking is 130, plus the player's radius and the slide
-STUCK = 12.0  # map units: a chunk that walked less was blocked
 _OTHER = {"left": "right", "right": "left"}
 
 
@@ -45,7 +57,7 @@ def explore(rng: np.random.Generator, sight: Sight) -> Pattern:
     """Walks on for a few chunks, in curves at times; turns to the open side when something is near."""
     side = ""
     for _ in range(int(rng.integers(3, 8))):
-        if sight.clearance[1] < NEAR or (side == "" and sight.moved < STUCK and rng.random() < 0.5):
+        if sight.near or (side == "" and sight.stuck and rng.random() < 0.5):
             side = side or _open_side(rng, sight)
             sight = yield "turn around" if rng.random() < 0.08 else f"turn {side}"
             continue
@@ -73,7 +85,7 @@ def _until_blocked(name: str, count: int, sight: Sight) -> Generator[str, Sight,
     done = 0
     while done < count:
         sight = yield name
-        if sight.moved < STUCK:
+        if sight.stuck:
             break
         done += 1
     return done, sight
@@ -82,7 +94,7 @@ def _until_blocked(name: str, count: int, sight: Sight) -> Generator[str, Sight,
 def there_and_back(rng: np.random.Generator, sight: Sight) -> Pattern:
     """Forward then backwards, or backwards then forward, as far."""
     count = int(rng.integers(1, 5))
-    pair = ("go forward", "step back") if sight.clearance[1] > NEAR else ("step back", "go forward")
+    pair = ("go forward", "step back") if not sight.near else ("step back", "go forward")
     done, sight = yield from _until_blocked(pair[0], count, sight)
     for _ in range(max(done, 1)):
         sight = yield pair[1]
@@ -90,7 +102,7 @@ def there_and_back(rng: np.random.Generator, sight: Sight) -> Pattern:
 
 def walk_home(rng: np.random.Generator, sight: Sight) -> Pattern:
     """Forward, half turn, forward as far, and half turn: the first view again."""
-    if sight.clearance[1] < NEAR:
+    if sight.near:
         sight = yield "turn around"
     done, sight = yield from _until_blocked("go forward", int(rng.integers(1, 4)), sight)
     sight = yield "turn around"

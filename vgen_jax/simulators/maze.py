@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vgen_jax.data.units import DOOM
 from vgen_jax.simulators.base import Observation
 from vgen_jax.simulators.commands import walker_commands, walker_space
 from vgen_jax.simulators.doom import FPS, DoomEngine, import_vizdoom
@@ -41,6 +42,7 @@ class MazeSimulator:
 
     name = "maze"
     fps = FPS
+    units = DOOM
 
     def __init__(self, size: tuple[int, int], chunk: int, config: MazeConfig):
         vizdoom = import_vizdoom()

@@ -23,21 +23,20 @@ import numpy as np
 
 from vgen_jax.data.revisits import apart, has_left
 from vgen_jax.data.schema import Episode
+from vgen_jax.data.units import DOOM, Units
 from vgen_jax.simulators.base import Observation, Simulator
+from vgen_jax.simulators.commands import WALK
 from vgen_jax.simulators.explorer import Sight
 from vgen_jax.simulators.record import play
 from vgen_jax.types import VgenError
 
 KINDS = ("look", "walk", "loop", "excursions")
 SCRIPT = "script"  # the extra that holds a path's script
-NEAR, TURN = 8.0, 2.0  # map units and degrees: a path that ends up further from its start did not come back
 MIN_CHUNKS = 16
 _FULL_TURN = 12  # chunks of a turn of 30 degrees
 _REST = 2  # chunks of standing still after which the slide of a walk is over
 _DIRECTIONS = 12
 _SETTLE = 8  # steps, after which a slide is below one map unit
-_SIGHT = 400.0  # map units: what a simulator's clearance can tell apart from endless
-_STEP = 33.0  # map units of a walking step
 _RADIUS = 0.36  # of a body and a slide, in chunks of walking
 _OTHER = {"left": "right", "right": "left"}
 
@@ -115,13 +114,16 @@ def square(side: str, n: int) -> Leg:
     return Leg(f"square {side} {n}", (("go forward",) * n + (f"turn {side}",) * (_FULL_TURN // 4)) * 4, ())
 
 
-def plan(kind: str, chunks: int, chunk: int, room: float, rng: np.random.Generator) -> Script | None:
+def plan(
+    kind: str, chunks: int, chunk: int, room: float, rng: np.random.Generator, units: Units = DOOM
+) -> Script | None:
     """Draws a path of a kind.
 
     Args:
         chunks: its length.
         chunk: steps per command.
         room: map units to what stands ahead.
+        units: of the world that is walked through.
 
     Returns:
         ``None`` where there is too little room for it.
@@ -132,7 +134,7 @@ def plan(kind: str, chunks: int, chunk: int, room: float, rng: np.random.Generat
     if chunks < MIN_CHUNKS:
         raise VgenError(f"steps={chunks * chunk} must be at least {MIN_CHUNKS * chunk}, {MIN_CHUNKS} commands")
     # Chunks of walking until something is in the way. Beyond the end of sight only the walk itself can tell.
-    free = chunks if room > _SIGHT else int(room / (_STEP * chunk) - _RADIUS)
+    free = chunks if room > units.sight else int(room / (WALK * units.run * chunk) - _RADIUS)
     legs = {"look": _a_look, "walk": _a_walk, "loop": _a_loop, "excursions": _excursions}[kind](chunks, free, rng)
     if not all(legs):
         return None
@@ -183,16 +185,16 @@ def _excursions(chunks: int, free: int, rng: np.random.Generator) -> list[Leg]:
     return [legs[i] for i in rng.permutation(max(3, count))[:count]]
 
 
-def comes_back(script: Script, pose_TP: np.ndarray) -> bool:
+def comes_back(script: Script, pose_TP: np.ndarray, units: Units = DOOM) -> bool:
     """Whether the pose proves that the start's view was seen again at every home, and left before each.
 
     Of a path that is still being walked, (T, 4) with fewer frames, the homes up to now.
     """
     distance, angle = apart(pose_TP, pose_TP[0])
-    left = has_left(distance, angle)
+    left = has_left(distance, angle, units)
     homes = [home for home in script.homes if home < len(pose_TP)]
     away = all(left[a:b].any() for a, b in itertools.pairwise([0, *homes]))
-    return away and bool((distance[homes] <= NEAR).all() and (angle[homes] <= TURN).all())
+    return away and bool((distance[homes] <= units.same_place).all() and (angle[homes] <= units.same_turn).all())
 
 
 def face_room(simulator: Simulator) -> Observation:
@@ -220,16 +222,16 @@ class Follower:
         script: what was planned.
     """
 
-    def __init__(self, make: Callable[[float], Script | None]):
+    def __init__(self, make: Callable[[Sight], Script | None]):
         self._make = make
         self._left: Iterator[str] = iter(())
         self.script: Script | None = None
 
     def __call__(self, sight: Sight, pose_TP: np.ndarray) -> str | None:
         if self.script is None:
-            self.script = self._make(sight.clearance[1])
+            self.script = self._make(sight)
             self._left = iter(self.script.commands if self.script else ())
-        if self.script is None or not comes_back(self.script, pose_TP):
+        if self.script is None or not comes_back(self.script, pose_TP, sight.units):
             return None
         return next(self._left)
 
@@ -247,9 +249,17 @@ def record_path(
         The episode; its extra ``script`` is read by ``read_script``.
     """
     kind, chunks = config.kinds[number % len(config.kinds)], config.steps // chunk
-    follow = Follower(lambda room: plan(kind, chunks, chunk, room, np.random.default_rng((seeds[0], 2))))
+
+    def script(sight: Sight) -> Script | None:
+        return plan(kind, chunks, chunk, sight.clearance[1], np.random.default_rng((seeds[0], 2)), sight.units)
+
+    follow = Follower(script)
     episode = play(simulator, scene, seeds[1], split, config.steps, chunk, follow, prepare=(face_room,))
-    if episode is None or follow.script is None or not comes_back(follow.script, episode.extras["pose"]):
+    if (
+        episode is None
+        or follow.script is None
+        or not comes_back(follow.script, episode.extras["pose"], simulator.units)
+    ):
         return None
     return dataclasses.replace(episode, extras={**episode.extras, SCRIPT: _pack(follow.script)})
 

@@ -47,7 +47,7 @@ def play(
     frames[0], poses[0] = seen.frame_HWC, seen.pose
     moved = math.inf
     for first in range(0, steps, chunk):
-        name = choose(Sight(simulator.clearance(), moved), poses[: first + 1])
+        name = choose(Sight(simulator.clearance(), moved, simulator.units), poses[: first + 1])
         if name is None:
             return None
         command = book[name]

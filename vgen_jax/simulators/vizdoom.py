@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vgen_jax.data.units import DOOM
 from vgen_jax.simulators.base import Observation
 from vgen_jax.simulators.commands import walker_commands, walker_space
 from vgen_jax.simulators.doom import FPS, DoomEngine, import_vizdoom
@@ -50,6 +51,7 @@ class VizDoomSimulator:
 
     name = "vizdoom"
     fps = FPS
+    units = DOOM
 
     def __init__(self, size: tuple[int, int], chunk: int):
         vizdoom = import_vizdoom()

@@ -1,4 +1,4 @@
-"""Streams of actions for rollouts: commands as text, from a list, a file or standard input, one at a time.
+"""The commands of a World as a model wants them, and streams of them from a list, a file or standard input.
 
 A command lasts one chunk of the data's command book. Text is looked up there, which gives the actions of every frame; a
 JSON line may give them itself: ``{"text": "…", "actions": [[…], …]}``, in raw units.
@@ -7,7 +7,7 @@ JSON line may give them itself: ``{"text": "…", "actions": [[…], …]}``, in
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +16,7 @@ from absl import logging
 
 from vgen_jax.data.schema import ActionSpace, DatasetInfo
 from vgen_jax.data.text import encode_text, join_texts
-from vgen_jax.types import VgenError
-from vgen_jax.worlds.rollout import ChunkAction
+from vgen_jax.types import Array, ChunkAction, Command, VgenError
 
 
 class ActionCodec(NamedTuple):
@@ -28,12 +27,14 @@ class ActionCodec(NamedTuple):
         space: the action space that conditions each frame, or ``none``.
         token_length: tokens of a text; 0 for a model without text.
         frames: f_g, a multiple of the data's chunk.
+        texts: tokens, as bytes, of the texts that can be told; ``None`` for any.
     """
 
     info: DatasetInfo
     space: str
     token_length: int
     frames: int
+    texts: frozenset[bytes] | None = None
 
     def step(self, line: str) -> tuple[str, np.ndarray | None]:
         """One line of a stream: its text, and (chunk, A) model units if the model is conditioned on actions."""
@@ -69,6 +70,83 @@ class ActionCodec(NamedTuple):
             token_L = encode_text(text, self.token_length) if self.token_length else None
             rows = [row for _, row in steps if row is not None]
             yield ChunkAction(text, token_L, np.concatenate(rows) if rows else None)
+
+    def chunk(self, command: Command | None) -> ChunkAction:
+        """A chunk's action. A text or an id holds for the whole chunk; a sequence has a text for each command of it.
+
+        Raises:
+            VgenError: for no command where the model waits for one, an unknown one, a text that it has no embedding of,
+                or rows that do not fit.
+        """
+        action = command if isinstance(command, ChunkAction) else self._chunk(command)
+        if self.texts is not None:
+            tokens = (
+                () if action.token_L is None else np.asarray(action.token_L, np.int32).reshape(-1, self.token_length)
+            )
+            if not len(tokens) or any(token_L.tobytes() not in self.texts for token_L in tokens):
+                raise VgenError(f"the text '{action.text}' has no embedding: announce it in generate.actions, or texts")
+        return action
+
+    def _chunk(self, command: str | int | Sequence[str] | Array | None) -> ChunkAction:
+        if command is None:
+            if self.space == "none" and not self.token_length:
+                return ChunkAction("", None, None)
+            known = ", ".join(one.name for one in self.info.commands) or "rows of actions"
+            raise VgenError(f"this world does not choose its actions: give step a command, one of {known}")
+        if isinstance(command, (int, np.integer)) and self.info.commands:
+            names = {one.id: one.name for one in self.info.commands}
+            if int(command) not in names:
+                raise VgenError(f"command {command} is unknown: ids go from 0 to {len(names) - 1}")
+            command = names[int(command)]
+        if isinstance(command, str):
+            command = [command] * max(1, self.frames // self.info.chunk)
+        if isinstance(command, (list, tuple)) and all(isinstance(one, str) for one in command):
+            found = list(self.chunks(command))
+            if len(found) != 1:
+                raise VgenError(
+                    f"{len(command)} commands are not a step's: a step of {self.frames} frames takes "
+                    f"{self.frames // self.info.chunk}"
+                )
+            return found[0]
+        return self.rows(np.asarray(command))
+
+    def rows(self, values: np.ndarray) -> ChunkAction:
+        """The action of rows or ids in raw units, without a text; see ``types.Command``."""
+        if self.space == "none":
+            raise VgenError("this world is told what to do by text alone: give step a text")
+        space = self.info.action_spaces[self.space]
+        axes = 1 if space.kind == "continuous" else 0  # of a single action
+        if values.ndim == axes:
+            values = np.broadcast_to(values, (self.frames, *values.shape))
+        shape = (self.frames, space.width) if axes else (self.frames,)
+        if values.ndim not in (axes + 1, axes + 2):
+            raise VgenError(
+                f"actions of shape {values.shape} do not fit: give {shape}, or one more axis for the videos"
+            )
+        rows = [_checked("rows", row, space, self.frames) for row in values.reshape(-1, *values.shape[-axes - 1 :])]
+        action = space.to_model(np.stack(rows)) if values.ndim > axes + 1 else space.to_model(rows[0])
+        return ChunkAction("", encode_text("", self.token_length) if self.token_length else None, action)
+
+    def past_actions(self, videos: int, past: int, actions: np.ndarray | None) -> np.ndarray | None:
+        """The actions that led to f_p = ``past`` frames, (B, f_p, A) model units, row 0 never read.
+
+        Args:
+            actions: raw, those between the frames; ``None`` for frames that stand still.
+        """
+        if self.space == "none":
+            return None
+        space = self.info.action_spaces[self.space]
+        action_BTA = np.zeros((videos, past, space.width), np.float32)  # zero is the action of standing still
+        if actions is not None and past > 1:
+            raw = np.asarray(actions)[:, 1 - past :]
+            if raw.shape[:2] != (videos, past - 1):
+                raise VgenError(f"{raw.shape[:2]} actions do not lead to {videos} videos of {past} frames")
+            action_BTA[:, 1:] = space.to_model(raw)
+        return action_BTA
+
+    def raw(self, action_BTA: Array | None) -> np.ndarray | None:
+        """Actions in model units as raw ones."""
+        return None if action_BTA is None else self.info.action_spaces[self.space].to_raw(np.asarray(action_BTA))
 
 
 def _checked(line: str, given: Any, space: ActionSpace, chunk: int) -> np.ndarray:

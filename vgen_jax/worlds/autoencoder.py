@@ -36,7 +36,7 @@ class AutoencoderConfig:
     kl_weight: float
 
 
-class Autoencoder(NamedTuple):
+class FrozenAutoencoder(NamedTuple):
     """A frozen autoencoder as pytrees: frames in and out, latents scaled to unit variance between.
 
     Attributes:
@@ -62,7 +62,7 @@ def autoencoder_network(config: AutoencoderConfig) -> AutoencoderKL:
     return AutoencoderKL(**shape, dtype=dtype_of(config.dtype))
 
 
-def load_autoencoder(folder: Path) -> Autoencoder:
+def load_autoencoder(folder: Path) -> FrozenAutoencoder:
     """A frozen autoencoder from an export folder (``model.safetensors``, ``config.json`` with its scale).
 
     Raises:
@@ -77,7 +77,7 @@ def load_autoencoder(folder: Path) -> Autoencoder:
     return autoencoder_of(config, params, scale, folder)
 
 
-def autoencoder_of(config: AutoencoderConfig, params: Params, scale: float, folder: Path) -> Autoencoder:
+def autoencoder_of(config: AutoencoderConfig, params: Params, scale: float, folder: Path) -> FrozenAutoencoder:
     """A frozen autoencoder of these parameters; ``folder`` is where they come from."""
     network = autoencoder_network(config)
 
@@ -90,7 +90,7 @@ def autoencoder_of(config: AutoencoderConfig, params: Params, scale: float, fold
         return from_unit(frames)
 
     pair = Partial(encode, params), Partial(decode, params)
-    return Autoencoder(*pair, config.latent_channels, network.factor, folder, params, scale)
+    return FrozenAutoencoder(*pair, config.latent_channels, network.factor, folder, params, scale)
 
 
 def required(raw: Mapping[str, Any], name: str, folder: Path) -> Any:

@@ -11,8 +11,7 @@ from vgen_jax.data.records import INFO_FILE, EpisodeSource, EpisodeWriter, read_
 from vgen_jax.data.schema import DatasetInfo
 from vgen_jax.files.exports import digest
 from vgen_jax.files.log import progress
-from vgen_jax.types import Array
-from vgen_jax.worlds.autoencoder import Autoencoder
+from vgen_jax.types import Array, Autoencoder
 
 
 def encode_data(

@@ -16,9 +16,7 @@ from vgen_jax.memory.none import NoMemory
 from vgen_jax.memory.retrieval import DeadReckoning, Retrieval
 from vgen_jax.memory.temp_lora import TempLora, TempLoraWhole
 from vgen_jax.types import Key, Memory, VgenError, VideoBatch
-from vgen_jax.worlds.rollout import Start, fresh_memory
-from vgen_jax.worlds.sampling import ADAPTED, Sampling
-from vgen_jax.worlds.slow import SlowModel
+from vgen_jax.worlds.slow import ADAPTED, Sampling, SlowModel
 
 MEMORY_FILE = "memory.safetensors"
 
@@ -106,14 +104,21 @@ KINDS: dict[str, Callable[[MemoryConfig, SlowModel, int, int], Built]] = {
 }
 
 
-def settings(config: MemoryConfig, model_dir: Path) -> dict[str, Any]:
-    """What a saved state must have been made with to be gone on with."""
+def settings(config: MemoryConfig, model: SlowModel) -> dict[str, Any]:
+    """What a saved state must have been made with to be gone on with.
+
+    Raises:
+        VgenError: for a model that is no export, so that none can be saved for it.
+    """
+    if model.folder is None:
+        raise VgenError("this model has no export, so that no saved memory can be its: leave memory.load empty")
     lora = dataclasses.asdict(config.temp_lora.lora) if config.kind == "temp_lora" else {}
-    return {"kind": config.kind, "model_sha256": digest(model_dir), "lora": lora}
+    return {"kind": config.kind, "model_sha256": digest(model.folder), "lora": lora}
 
 
-def loaded(config: MemoryConfig, memory: Memory, start: Start, rng: Key, model_dir: Path) -> Any:
-    """The state that ``config.load`` names; ``None`` if it names none."""
+def loader(config: MemoryConfig, model: SlowModel) -> Callable[[Any], Any]:
+    """A fresh state -> the one that ``config.load`` names, or itself if that names none."""
     if not config.load:
-        return None
-    return load_memory(Path(config.load), fresh_memory(memory, start, rng), settings(config, model_dir))
+        return lambda m: m
+    made_with = settings(config, model)
+    return lambda m: load_memory(Path(config.load), m, made_with)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,16 +12,20 @@ from jax.tree_util import Partial
 from vgen_jax.compose.guidance import classifier_free
 from vgen_jax.config import section
 from vgen_jax.data.schema import DatasetInfo
+from vgen_jax.data.text import EOS
 from vgen_jax.files.assets import AUTOENCODER
 from vgen_jax.files.exports import DATASET_FILE, check_matches, load_export
 from vgen_jax.models.warp import CANVAS, canvas
-from vgen_jax.types import Array, Condition, Params, Predictor, Reference, VgenError, VideoBatch
+from vgen_jax.types import Array, Autoencoder, Condition, Params, Predictor, Reference, VgenError, VideoBatch
 from vgen_jax.worlds import pretrained
-from vgen_jax.worlds.autoencoder import Autoencoder, load_autoencoder, required
+from vgen_jax.worlds.autoencoder import FrozenAutoencoder, load_autoencoder, required
 from vgen_jax.worlds.slow_networks import Denoiser, SlowConfig, denoiser
 
+ADAPTED = "unet"  # the part of a slow model's parameters that adapters are for
+Sampling = Literal["merged", "intercepted"]
 
-def start_warp(config: SlowConfig, autoencoder: Autoencoder, params: Params) -> Params:
+
+def start_warp(config: SlowConfig, autoencoder: FrozenAutoencoder, params: Params) -> Params:
     """Fresh parameters with the constants that ``slow.warp`` takes from the autoencoder.
 
     Raises:
@@ -50,6 +54,7 @@ class SlowModel(NamedTuple):
         autoencoder: frozen, from the same export.
         data: what the training data said of actions, commands, frame rate and chunks.
         windows: (f_p, f_g) it was trained on.
+        folder: its export; ``None`` for a model that was not loaded.
     """
 
     config: SlowConfig
@@ -58,6 +63,7 @@ class SlowModel(NamedTuple):
     autoencoder: Autoencoder
     data: DatasetInfo
     windows: tuple[tuple[int, int], ...]
+    folder: Path | None = None
 
 
 def load_slow_model(folder: Path) -> SlowModel:
@@ -84,7 +90,7 @@ def load_slow_model(folder: Path) -> SlowModel:
     windows = _tuple(required(raw, "windows", folder))
     autoencoder = load_autoencoder(autoencoder_folder)
     params = jax.device_put(params)  # once, for the sampler and the memory
-    return SlowModel(config, networks, params, autoencoder, info, windows)
+    return SlowModel(config, networks, params, autoencoder, info, windows, folder)
 
 
 def frame_size(model: SlowModel) -> tuple[int, int]:
@@ -104,7 +110,7 @@ def condition_of(model: SlowModel, params: Params, batch: VideoBatch, reference:
     condition = model.denoiser.embed(params, batch)
     if reference is None:
         return condition
-    return condition.replace(reference_BTHWC=reference.frames_BTHWC, motion_BTA=reference.motion_BTA)
+    return dataclasses.replace(condition, reference_BTHWC=reference.frames_BTHWC, motion_BTA=reference.motion_BTA)
 
 
 def guided_predictor(
@@ -113,7 +119,7 @@ def guided_predictor(
     """The slow model with classifier-free guidance against the empty text and the null action."""
     empty = dataclasses.replace(batch, token_BL=None, action_valid_BT=None)
     if batch.token_BL is not None:
-        empty = dataclasses.replace(empty, token_BL=jnp.zeros_like(batch.token_BL).at[:, 0].set(1))
+        empty = dataclasses.replace(empty, token_BL=jnp.zeros_like(batch.token_BL).at[:, 0].set(EOS))
     if batch.action_valid_BT is not None:
         empty = dataclasses.replace(empty, action_valid_BT=jnp.zeros_like(batch.action_valid_BT))
     return classifier_free(slow_predictor(model, params), condition_of(model, params, empty, reference), scale)

@@ -1,7 +1,7 @@
 """A slow model's networks as functions of their parameters: the UNet, the text encoder, the flow that moves frames."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.models.text import ByteTextEncoder, looked_up
 from vgen_jax.models.unet_latent import UNet3D
 from vgen_jax.models.warp import FlowWarp
+from vgen_jax.objectives.masked_diffusion import Embed, Predict
 from vgen_jax.types import Array, Condition, Key, Moved, Params, Prediction, PredictionKind, VgenError, VideoBatch
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
@@ -98,6 +99,12 @@ class SlowConfig:
             )
 
 
+class Initialise(Protocol):
+    """Fresh parameters."""
+
+    def __call__(self, rng: Key) -> Params: ...
+
+
 class Denoiser(NamedTuple):
     """A slow model as functions of its parameters ``{"unet": …, "text": …, "warp": …}``.
 
@@ -107,9 +114,9 @@ class Denoiser(NamedTuple):
         predict: (params, x_t, t, condition) -> Prediction.
     """
 
-    init: Any
-    embed: Any
-    predict: Any
+    init: Initialise
+    embed: Embed
+    predict: Predict
 
 
 class Networks(NamedTuple):

@@ -1,15 +1,14 @@
 """Where a rollout begins: a picture held still, or recorded frames."""
 
 import dataclasses
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.files import media
 from vgen_jax.types import VgenError
-from vgen_jax.worlds.rollout import Start
-from vgen_jax.worlds.slow import SlowModel, frame_size
+from vgen_jax.worlds.slow_world import SlowWorld
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,42 +31,50 @@ class StartConfig:
     still: bool
 
 
-def starting_point(model: SlowModel, config: StartConfig, f_p: int) -> tuple[Start, np.ndarray]:
-    """The past latents with their actions, and the last real frame of every video, uint8 (B, H, W, 3)."""
+class Start(NamedTuple):
+    """What ``World.start`` is given.
+
+    Attributes:
+        frames_BTHWC: uint8, f_p of each video.
+        actions: those between them, raw units; ``None`` for frames that stand still, or for a world without actions.
+        id_B: a number per video.
+    """
+
+    frames_BTHWC: np.ndarray
+    actions: np.ndarray | None
+    id_B: np.ndarray
+
+
+def starting_point(world: SlowWorld, config: StartConfig) -> Start:
+    """The frames that the config names.
+
+    Raises:
+        VgenError: for a file, an episode or a frame that is not there.
+    """
     if config.image:
-        frames_BTHWC = np.repeat(read_image(model, config.image)[None, None], f_p, axis=1)
-        action_BTA, id_B = np.zeros((1, f_p, model.config.action_dim), np.float32), np.zeros(1, np.int32)
-    else:
-        source = EpisodeSource(config.data_dir, config.split)
-        pairs = [recorded_past(model, source, episode, config, f_p) for episode in config.episodes]
-        frames_BTHWC, action_BTA = (np.stack(column) for column in zip(*pairs, strict=True))
-        id_B = np.asarray(config.episodes, np.int32)
-    encode = jax.jit(lambda encode, frames: encode(frames))
-    latents = encode(model.autoencoder.encode, frames_BTHWC)
-    actions = None if model.config.actions == "none" else action_BTA
-    return Start(latents, actions, id_B), frames_BTHWC[:, -1]
+        picture = media.read_image(config.image, world.size)
+        return Start(np.repeat(picture[None, None], world.past, axis=1), None, np.zeros(1, np.int32))
+    source = EpisodeSource(config.data_dir, config.split)
+    pairs = [recorded_past(world, source, episode, config) for episode in config.episodes]
+    actions = [raw for _, raw in pairs if raw is not None]
+    frames_BTHWC = np.stack([frames_THWC for frames_THWC, _ in pairs])
+    return Start(frames_BTHWC, np.stack(actions) if actions else None, np.asarray(config.episodes, np.int32))
 
 
 def recorded_past(
-    model: SlowModel, source: EpisodeSource, episode: int, config: StartConfig, f_p: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """f_p recorded frames, uint8 (f_p, H, W, 3), and the actions that led to them, (f_p, A); row 0 is never read."""
+    world: SlowWorld, source: EpisodeSource, episode: int, config: StartConfig
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """f_p recorded frames, uint8 (f_p, H, W, 3), and the actions between them, raw; ``None`` where they stand still."""
+    f_p, space = world.past, world.codec.space
     if not 0 <= episode < len(source):
         raise VgenError(f"start.episodes has {episode} but {source.folder} has {len(source)} of split {source.split}")
     first = config.frame if config.still else config.frame - f_p + 1
     if first < 0 or config.frame >= source.frames[episode]:
         frames = source.frames[episode]
         raise VgenError(f"start.frame {config.frame} leaves no {f_p} past frames among {frames}: change it")
-    action_TA = np.zeros((f_p, model.config.action_dim), np.float32)
-    if config.still:  # an image that does not move: zero is the action of standing still
-        return np.repeat(source.window(episode, config.frame, config.frame + 1), f_p, axis=0), action_TA
-    space = model.config.actions
-    if space != "none" and f_p > 1:
-        raw = source.head(episode).tensors[f"actions.{space}"][first : config.frame]
-        action_TA[1:] = model.data.action_spaces[space].to_model(raw)
-    return source.window(episode, first, config.frame + 1), action_TA
-
-
-def read_image(model: SlowModel, path: str) -> np.ndarray:
-    """A picture, resized to the size of the model's frames, uint8 (H, W, 3)."""
-    return media.read_image(path, frame_size(model))
+    if config.still:
+        return np.repeat(source.window(episode, config.frame, config.frame + 1), f_p, axis=0), None
+    frames_THWC = source.window(episode, first, config.frame + 1)
+    if space == "none" or f_p == 1:
+        return frames_THWC, None
+    return frames_THWC, source.head(episode).tensors[f"actions.{space}"][first : config.frame]

@@ -1,6 +1,6 @@
 """The texts of a rollout or of data, for a model that takes their embeddings from a table, and that table."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,9 @@ from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.text import decode_text, encode_text, join_texts
 from vgen_jax.data.windows import WindowIndex, future_texts
 from vgen_jax.files.log import progress
-from vgen_jax.types import VgenError
+from vgen_jax.types import ChunkAction, VgenError
 from vgen_jax.worlds.actions import ActionCodec
 from vgen_jax.worlds.pretrained import read_texts
-from vgen_jax.worlds.rollout import ChunkAction
 from vgen_jax.worlds.slow import SlowModel
 
 MANY_BYTES = 2**32
@@ -122,17 +121,11 @@ def rollout_texts(codec: ActionCodec, actions: Iterable[ChunkAction], typed: boo
     return tokens
 
 
-def checked(model: SlowModel, actions: Iterable[ChunkAction]) -> Iterator[ChunkAction]:
-    """The actions as they come.
-
-    Raises:
-        VgenError: for a text that the model's table lacks.
-    """
-    known = {_key(token_L) for token_L in model.params["text"]["token"]} if has_table(model) else None
-    for action in actions:
-        if known is not None and (action.token_L is None or _key(action.token_L) not in known):
-            raise VgenError(f"the text '{action.text}' has no embedding: announce it in generate.actions")
-        yield action
+def embedded_texts(model: SlowModel) -> frozenset[bytes] | None:
+    """The tokens of the texts that a model's table has, as bytes; ``None`` for a model that embeds any text."""
+    if not has_table(model):
+        return None
+    return frozenset(_key(token_L) for token_L in (model.params["text"]["token"] if "text" in model.params else ()))
 
 
 def _key(token_L: np.ndarray) -> bytes:

@@ -6,17 +6,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
 from configs import common
 from configs.eval import revisit as benchmark
 from tests import tiny
-from tests.worlds.test_memories import FAST, FUTURE, PAST, SIZE, model  # noqa: F401
+from tests.worlds.test_memories import FAST, FUTURE, PAST, averages, model, squares  # noqa: F401
 from vgen_jax.config import section
 from vgen_jax.data.records import INFO_FILE, EpisodeSource, EpisodeWriter, shard_name, write_text
 from vgen_jax.data.schema import Episode
@@ -31,11 +29,12 @@ from vgen_jax.metrics.features import FeatureNet
 from vgen_jax.runs import revisit
 from vgen_jax.simulators import paths as scripts
 from vgen_jax.types import Array, Key, Past, Recalled, VgenError, VideoBatch
-from vgen_jax.worlds.autoencoder import Autoencoder
+from vgen_jax.worlds.actions import ActionCodec
 from vgen_jax.worlds.rollout import rollout
 from vgen_jax.worlds.slow import SlowModel
+from vgen_jax.worlds.slow_world import SlowWorld
 
-LENGTH, PATHS, FACTOR = 12, 4, tiny.SIZE // SIZE
+LENGTH, PATHS = 12, 4
 TURN = np.concatenate([np.arange(0, 91, 15), np.arange(75, -1, -15)])  # away for three chunks, and back
 
 
@@ -63,24 +62,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def slow(model: SlowModel) -> SlowModel:  # noqa: F811
-    """With an autoencoder that averages squares of pixels."""
-
-    def encode(frames: Array) -> Array:
-        *lead, _, _, c = frames.shape
-        squares = jnp.reshape(frames, (*lead, SIZE, FACTOR, SIZE, FACTOR, c)).astype(jnp.float32)
-        return squares.mean((-4, -2)) / 127.5 - 1.0
-
-    def decode(latents: Array) -> Array:
-        frames = latents.repeat(FACTOR, axis=-3).repeat(FACTOR, axis=-2)
-        return jnp.clip((frames + 1.0) * 127.5, 0, 255).astype(jnp.uint8)
-
-    return model._replace(autoencoder=Autoencoder(Partial(encode), Partial(decode), 3, FACTOR, Path(), {}, 1.0))
-
-
-@pytest.fixture(scope="module")
-def paths(slow: SlowModel, data_dir: Path) -> list[revisit_paths.RecordedPath]:
-    return revisit_paths.load_paths(slow, EpisodeSource(data_dir, "revisit_12"), PATHS, LENGTH, FUTURE)
+def paths(model: SlowModel, data_dir: Path) -> list[revisit_paths.RecordedPath]:  # noqa: F811
+    return revisit_paths.load_paths(model, EpisodeSource(data_dir, "revisit_12"), PATHS, LENGTH, FUTURE)
 
 
 def embed(frames_NHWC: np.ndarray) -> np.ndarray:
@@ -124,29 +107,41 @@ def minus_one(recalled: Recalled, window: VideoBatch, key_B: Key) -> Array:
     return -jnp.ones((b, FUTURE, h, w, c))
 
 
+def followed(model: SlowModel, paths: list[revisit_paths.RecordedPath], primed: bool) -> list[Any]:  # noqa: F811
+    """What a memory was told along the paths, chunk by chunk, in a world that generates black frames."""
+    codec = ActionCodec(model.data, "continuous", 8, FUTURE)
+    world = SlowWorld(
+        minus_one, Notes(), lambda m: m, averages, lambda x: [squares(x)], codec, PAST, (tiny.SIZE,) * 2, lambda: (1, 0)
+    )
+    state = world.start(np.stack([path.video_THWC[:1] for path in paths]))
+    driven = revisit_paths.Watching(world, paths) if primed else world
+    *_, last = rollout(driven, state, revisit_paths.actions_of(paths, FUTURE))
+    return last.state.memory
+
+
 def test_a_memory_watches_the_first_visit_and_the_way_back_is_generated(
-    slow: SlowModel, paths: list[revisit_paths.RecordedPath]
+    model: SlowModel,  # noqa: F811
+    paths: list[revisit_paths.RecordedPath],
 ) -> None:
     """Each path of a batch for as long as it takes itself."""
-    sampler = revisit_paths.watching(minus_one, paths, FUTURE, slow.autoencoder.encode)
-    start = revisit_paths.start_of(paths, PAST, slow.autoencoder.encode)
-    *_, last = rollout(sampler, Notes(), start, revisit_paths.actions_of(paths, FUTURE), FUTURE, jax.random.key(0))
-    told = np.concatenate([frames for frames, _, _ in last.memory], axis=1)
+    told = np.concatenate([frames for frames, _, _ in followed(model, paths, True)], axis=1)
     for b, path in enumerate(paths):
         seen = path.watched * FUTURE
-        real = np.asarray(slow.autoencoder.encode(path.video_THWC[1 : 1 + seen]))
+        real = np.asarray(averages(path.video_THWC[1 : 1 + seen]))
         np.testing.assert_allclose(told[b, :seen], real, atol=1e-6)
         assert (told[b, seen:] == -1).all()
     assert {path.watched for path in paths} == {2, 3}
 
 
-def test_every_path_has_its_own_actions_and_texts(slow: SlowModel, paths: list[revisit_paths.RecordedPath]) -> None:
-    start = revisit_paths.start_of(paths, PAST, slow.autoencoder.encode)
-    *_, last = rollout(minus_one, Notes(), start, revisit_paths.actions_of(paths, FUTURE), FUTURE, jax.random.key(0))
-    actions = np.concatenate([actions for _, actions, _ in last.memory], axis=1)
+def test_every_path_has_its_own_actions_and_texts(
+    model: SlowModel,  # noqa: F811
+    paths: list[revisit_paths.RecordedPath],
+) -> None:
+    notes = followed(model, paths, False)
+    actions = np.concatenate([actions for _, actions, _ in notes], axis=1)
     for b, path in enumerate(paths):
         np.testing.assert_array_equal(actions[b], path.action_TA)
-        np.testing.assert_array_equal([tokens[b] for _, _, tokens in last.memory], path.token_CL)
+        np.testing.assert_array_equal([tokens[b] for _, _, tokens in notes], path.token_CL)
     assert not np.array_equal(actions[0], actions[1])
 
 
@@ -228,9 +223,9 @@ def config(data_dir: Path) -> ConfigDict:
 
 
 @pytest.fixture
-def loaded(slow: SlowModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def loaded(model: SlowModel, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """A run finds its model and its place encoder without files."""
-    monkeypatch.setattr(revisit, "load_slow_model", lambda folder: slow)
+    monkeypatch.setattr(revisit, "load_slow_model", lambda folder: model)
     monkeypatch.setattr(revisit, "load_place", lambda folder: PLACE)
     monkeypatch.setattr(revisit, "digest", lambda folder: "0")
 
@@ -320,14 +315,14 @@ def test_missing_paths_are_recorded_where_the_config_says_how(
     assert started == ["collect_paths"]
 
 
-def test_too_few_or_too_short_paths_are_refused(slow: SlowModel, data_dir: Path) -> None:
+def test_too_few_or_too_short_paths_are_refused(model: SlowModel, data_dir: Path) -> None:  # noqa: F811
     source = EpisodeSource(data_dir, "revisit_12")
     with pytest.raises(VgenError, match="4 paths of split revisit_12, not 9: collect more"):
-        revisit_paths.load_paths(slow, source, 9, LENGTH, FUTURE)
+        revisit_paths.load_paths(model, source, 9, LENGTH, FUTURE)
     with pytest.raises(VgenError, match="13 frames, not 17"):
-        revisit_paths.load_paths(slow, source, 1, 16, FUTURE)
+        revisit_paths.load_paths(model, source, 1, 16, FUTURE)
     with pytest.raises(VgenError, match="does not come back"):
-        revisit_paths.load_paths(slow, source, 1, 6, FUTURE)
+        revisit_paths.load_paths(model, source, 1, 6, FUTURE)
 
 
 @pytest.mark.parametrize(

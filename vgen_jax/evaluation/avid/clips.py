@@ -28,7 +28,7 @@ from vgen_jax.types import Array, Condition, Key, Predictor, VgenError
 from vgen_jax.worlds.autoencoder import load_autoencoder
 from vgen_jax.worlds.avid import Base, Method, base_predictor, classifier_log_probability, load_method
 from vgen_jax.worlds.avid_networks import WorldConfig
-from vgen_jax.worlds.rollout import video_keys
+from vgen_jax.worlds.chunks import video_keys
 
 Via = Literal["method", "base", "product_of_experts", "action_guidance", "classifier_guidance"]
 VIAS: tuple[Via, ...] = ("method", "base", "product_of_experts", "action_guidance", "classifier_guidance")

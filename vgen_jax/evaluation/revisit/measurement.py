@@ -7,7 +7,7 @@ import dataclasses
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,11 +22,12 @@ from vgen_jax.evaluation.revisit.cells import Cell, load_cell, save_cell
 from vgen_jax.evaluation.revisit.paths import PROTOCOLS, Protocol
 from vgen_jax.evaluation.revisit.scores import NETWORKS, PLAIN, TRUTH, Extract, compared, metric_names, score
 from vgen_jax.files.log import forget_peak, peak_mib, progress
-from vgen_jax.types import Array, Memory, VgenError
-from vgen_jax.worlds.memories import MemoryConfig, make_memory
-from vgen_jax.worlds.rollout import SampleChunk, rollout
-from vgen_jax.worlds.sampling import chunk_sampler
+from vgen_jax.types import VgenError
+from vgen_jax.worlds.assembly import slow_world
+from vgen_jax.worlds.memories import MemoryConfig
+from vgen_jax.worlds.rollout import rollout
 from vgen_jax.worlds.slow import SlowModel, frame_size
+from vgen_jax.worlds.slow_world import SlowWorld
 
 PAIRS = 16  # pairs of frames that a published network sees at once
 # What a cell says of costs -> its name relative to ``none``.
@@ -99,7 +100,6 @@ class Bench(NamedTuple):
 
     Attributes:
         model: is measured.
-        encode, decode: its autoencoder, compiled once.
         networks: the features of ``RevisitConfig.networks``.
         identity: what a cell must have been made with, besides its own settings.
     """
@@ -107,19 +107,9 @@ class Bench(NamedTuple):
     settings: RevisitConfig
     sampler: Sampler
     model: SlowModel
-    encode: paths_of.Encode
-    decode: Callable[[Array], list[Array]]
     place: Place
     networks: dict[str, Extract]
     identity: dict[str, Any]
-
-
-class Runner(NamedTuple):
-    """A contender, compiled."""
-
-    sample_chunk: SampleChunk
-    memory: Memory
-    past: int
 
 
 def contenders_of(sections: dict[str, Any], settings: RevisitConfig) -> dict[str, Contender]:
@@ -146,33 +136,31 @@ def measured(
     folder: Path,
 ) -> list[Cell]:
     """All cells of a contender (``None``: the recording), from disk where they are there; it is compiled once."""
-    cells, runner = [], None
+    cells, world = [], None
     for length, of_length in paths.items():
         for protocol in (name for name in PROTOCOLS if name in bench.settings.protocols):
             place = folder / f"{length}-{protocol}-{memory}"
             made_with = {**bench.identity, "length": length, "contender": contender and dataclasses.asdict(contender)}
             cell = load_cell(place, made_with)
             if cell is None:
-                if contender is not None and runner is None:
-                    runner = prepared(bench, contender)
-                cell = Cell(length, protocol, memory, *played(bench, runner, of_length, protocol, place.name))
+                if contender is not None and world is None:
+                    world = world_of(bench, contender)
+                cell = Cell(length, protocol, memory, *played(bench, world, of_length, protocol, place.name))
                 save_cell(place, cell, made_with)
             cells.append(cell)
     return cells
 
 
-def prepared(bench: Bench, contender: Contender) -> Runner:
-    """A contender's sampler and memory, not yet compiled."""
-    settings, memory = bench.settings, contender.memory
-    sample_chunk, _ = chunk_sampler(
-        bench.model, bench.sampler, settings.guidance, settings.future, memory.sampling, memory.guidance
-    )
-    made = make_memory(memory, bench.model, contender.past, settings.future)
-    return Runner(sample_chunk, made.memory, contender.past)
+def world_of(bench: Bench, contender: Contender) -> SlowWorld:
+    """The model with a contender's memory, not yet compiled."""
+    at = bench.settings
+    return slow_world(
+        bench.model, bench.sampler, contender.memory, contender.past, at.future, at.guidance, at.decode_frames
+    )  # fmt: skip
 
 
 def played(
-    bench: Bench, runner: Runner | None, paths: list[paths_of.RecordedPath], protocol: Protocol, name: str
+    bench: Bench, world: SlowWorld | None, paths: list[paths_of.RecordedPath], protocol: Protocol, name: str
 ) -> tuple[list[dict[str, Any]], list[np.ndarray], list[str], float, float, float]:
     """The rest of a ``Cell``: scores, videos, names, seconds, MiB held, peak MiB. ``name`` is the progress bar's."""
     settings, fps = bench.settings, bench.model.data.fps
@@ -183,8 +171,8 @@ def played(
     groups = list(paths_of.batches(paths, settings.batch, protocol))
     for group in progress(groups, desc=name, unit="batch"):
         found = [path.video_THWC for path in group]
-        if runner is not None:
-            found, times, mib, most = followed(bench, runner, group, protocol)
+        if world is not None:
+            found, times, mib, most = followed(bench, world, group, protocol)
             seconds, held, peak = seconds + times, max(held, mib), float(np.fmax(most, peak))
         for path, video_THWC in zip(group, found, strict=True):
             scores[path.number] = score(bench.place, path, video_THWC, settings.future, fps, protocol, bench.networks)
@@ -197,20 +185,19 @@ def played(
 
 
 def followed(
-    bench: Bench, runner: Runner, group: list[paths_of.RecordedPath], protocol: Protocol
+    bench: Bench, world: SlowWorld, group: list[paths_of.RecordedPath], protocol: Protocol
 ) -> tuple[list[np.ndarray], list[float], float, float]:
     """The videos of a batch of paths, uint8, frame 0 the real one; the seconds of its timed chunks; MiB held, peak."""
-    future = bench.settings.future
-    sample_chunk, watched = runner.sample_chunk, 0
-    if protocol == "primed":
-        sample_chunk = paths_of.watching(sample_chunk, group, future, bench.encode)
-        watched = max(path.watched for path in group)
-    start, rng = paths_of.start_of(group, runner.past, bench.encode), jax.random.key(bench.settings.seed)
-    actions = paths_of.actions_of(group, future)
-    parts, seconds, before = [np.stack([path.video_THWC[:1] for path in group])], [], time.perf_counter()
-    for chunk in rollout(sample_chunk, runner.memory, start, actions, future, rng, view=bench.decode):
-        parts += [np.asarray(part) for part in chunk.view]
-        jax.block_until_ready(chunk.memory)
+    future = world.future
+    watched = max(path.watched for path in group) if protocol == "primed" else 0
+    first = np.stack([path.video_THWC[:1] for path in group])
+    numbers = np.asarray([path.number for path in group], np.int32)
+    parts, seconds, before = [first], [], time.perf_counter()
+    state = world.start(first, None, jax.random.key(bench.settings.seed), numbers)
+    driven = paths_of.Watching(world, group) if watched else world
+    for chunk in rollout(driven, state, paths_of.actions_of(group, future)):
+        parts.append(np.asarray(chunk.step.frames_BTHWC))
+        jax.block_until_ready(chunk.state)
         if chunk.number >= watched + WARM_UP:
             seconds.append(time.perf_counter() - before)
         elif chunk.number == watched + WARM_UP - 1:

@@ -5,25 +5,23 @@
 chunk, as it is of generated ones; from then on, while the path comes back, they are generated.
 """
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.revisits import revisits
 from vgen_jax.data.text import encode_text, join_texts
+from vgen_jax.data.units import units_of
 from vgen_jax.data.windows import future_texts
 from vgen_jax.simulators.paths import read_script
-from vgen_jax.types import Array, Key, Recalled, VgenError, VideoBatch
-from vgen_jax.worlds.rollout import ChunkAction, SampleChunk, Start
+from vgen_jax.types import ChunkAction, Command, Step, VgenError
 from vgen_jax.worlds.slow import SlowModel
+from vgen_jax.worlds.slow_world import SlowState, SlowWorld, Watched
 
 Protocol = Literal["generated", "primed"]
 PROTOCOLS: tuple[Protocol, ...] = ("generated", "primed")
-Encode = Callable[[np.ndarray], Array]  # uint8 frames (B, T, H, W, 3) -> latents
 
 
 class RecordedPath(NamedTuple):
@@ -75,19 +73,10 @@ def _load(model: SlowModel, source: EpisodeSource, number: int, length: int, fut
         texts = (join_texts(future_texts(episode.texts, at, future)) for at in range(0, length, future))
         tokens = np.stack([encode_text(text, size) for text in texts])
     watched = -(-script.seen // future)
-    pairs_N2 = revisits(episode.extras["pose"][: length + 1])
+    pairs_N2 = revisits(episode.extras["pose"][: length + 1], units_of(episode.simulator))
     if not 0 < watched < length // future or not (pairs_N2[:, 1] > watched * future).any():
         raise VgenError(f"{where}: within {length} frames this path does not come back: collect others")
     return RecordedPath(number, script.name, episode.frames_THWC[: length + 1], action, tokens, pairs_N2, watched)
-
-
-def start_of(paths: list[RecordedPath], past: int, encode: Encode) -> Start:
-    """Every path's first frame, held still for f_p = ``past`` frames."""
-    latents = encode(np.stack([path.video_THWC[:1] for path in paths])).repeat(past, axis=1)
-    id_B = np.array([path.number for path in paths], np.int32)
-    if paths[0].action_TA is None:
-        return Start(latents, None, id_B)
-    return Start(latents, np.zeros((len(paths), past, paths[0].action_TA.shape[-1]), np.float32), id_B)
 
 
 def actions_of(paths: list[RecordedPath], future: int) -> Iterator[ChunkAction]:
@@ -99,23 +88,21 @@ def actions_of(paths: list[RecordedPath], future: int) -> Iterator[ChunkAction]:
         yield ChunkAction("", np.stack(tokens) if tokens else None, np.stack(actions) if actions else None)
 
 
-def watching(sample_chunk: SampleChunk, paths: list[RecordedPath], future: int, encode: Encode) -> SampleChunk:
-    """``sample_chunk`` for one rollout of the protocol *primed*: it hands out real latents while a path is watched."""
-    watched_B, chunks = np.array([path.watched for path in paths]), itertools.count()
+class Watching:
+    """A World for one rollout of the protocol *primed*: it shows the recording while a path is watched."""
 
-    def sample(recalled: Recalled, window: VideoBatch, key_B: Key) -> Array:
-        chunk = next(chunks)
-        is_watched_B = chunk < watched_B
-        if not is_watched_B.any():
-            return sample_chunk(recalled, window, key_B)
+    def __init__(self, world: SlowWorld, paths: list[RecordedPath]):
+        self._world, self._paths, self.start = world, paths, world.start
+
+    def step(self, state: SlowState, command: Command | None = None) -> tuple[SlowState, Step]:
+        """See ``SlowWorld.step``; the state tells which chunk it is."""
+        chunk, future = state.chunks, self._world.future
+        watched_B = chunk < np.array([path.watched for path in self._paths])
+        if not watched_B.any():
+            return self._world.step(state, command)
         rows = slice(1 + chunk * future, 1 + (chunk + 1) * future)
-        real = encode(np.stack([path.video_THWC[rows] for path in paths]))
-        if is_watched_B.all():
-            return real
-        generated = sample_chunk(recalled, window, key_B)
-        return jnp.where(is_watched_B[:, None, None, None, None], real, generated)
-
-    return sample
+        seen = np.stack([path.video_THWC[rows] for path in self._paths])
+        return self._world.step(state, command, Watched(seen, watched_B))
 
 
 def batches(paths: list[RecordedPath], size: int, protocol: Protocol) -> Iterator[list[RecordedPath]]:
