@@ -1,5 +1,6 @@
 """The command line: what a user may get wrong ends in one line and exit status 2."""
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -40,8 +41,16 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
     [
         ((f"--config={STAGE}", "--config.train.stesp=3"), "config key train.stesp is unknown"),
         ((f"--config={STAGE}", "--config.trian.steps=3"), "config key trian.steps is unknown"),
-        ((f"--config={STAGE}", "--config.train.steps=many"), "--config.train.steps=many"),
-        ((f"--config={STAGE}", "--config.train.steps=2.5"), "--config.train.steps=2.5"),
+        (
+            (f"--config={STAGE}", "--config.train.stesp=3", "--config.mesh.fsdb=1"),
+            "keys train.stesp, mesh.fsdb are unknown: did you mean train.steps, mesh.fsdp?",
+        ),
+        ((f"--config={STAGE}", "--config.train.steps=many"), "config key train.steps does not take --config.train.ste"),
+        ((f"--config={STAGE}", "--config.train.steps=2.5"), "--config.train.steps=2.5: use a value of type int"),
+        ((f"--config={STAGE}", "--config.train=3"), "config key train does not take --config.train=3: change the keys"),
+        (("--config=quickstrat",), "did you mean 'quickstart'?"),
+        (("--config=slow/vizdoom:tinny",), "did you mean 'tiny'?"),
+        (("--list=run",), "--list=run is unknown"),
         (("--config=configs/slow/vizdoom.py:huge",), "no variant 'huge': use one of tiny"),
         (("--config=configs/slow/vizdoom.py:tiny.fast",), "no stage 'fast': use one of data"),
         (("--config=configs/slow/none.py",), "configs/slow/none.py"),
@@ -68,6 +77,27 @@ def test_a_mistake_ends_in_one_line(call: Call, tmp_path: Path, arguments: tuple
 def test_the_work_directory_is_asked_for(call: Call) -> None:
     status, errors = call(f"--config={STAGE}")
     assert status == main.USER_FAULT_STATUS and "--workdir" in errors and errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("--list",), ("--list=runs",)])
+def test_help_is_printed_and_nothing_is_run(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["main", *arguments])
+    main.main()
+    printed = capsys.readouterr()
+    assert "compare_results" in printed.out or "slow/vizdoom" in printed.out
+    assert printed.err == ""
+
+
+def test_the_keys_of_a_config_are_printed_from_any_folder(tmp_path: Path) -> None:
+    flags = ("--config=slow/vizdoom:tiny.slow", "--help_config", "--config.train.steps=7")
+    done = subprocess.run(
+        [sys.executable, "-m", "vgen_jax.main", *flags],
+        cwd=tmp_path, env={**tiny.environment(1), "PYTHONPATH": str(tiny.ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\ntrain.steps = 7  int: updates in all.\n" in done.stdout
 
 
 def test_a_fault_in_a_config_file_keeps_its_traceback(call: Call, tmp_path: Path) -> None:
