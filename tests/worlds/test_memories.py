@@ -26,6 +26,8 @@ from vgen_jax.worlds.sampling import chunk_sampler, with_adapter
 from vgen_jax.worlds.slow import SlowModel
 from vgen_jax.worlds.slow_networks import Denoiser, denoiser
 
+pytestmark = pytest.mark.usefixtures("checked_axes")
+
 PAST, FUTURE, SIZE = 2, 2, 4
 FAST = {"lora": {"rank": 2, "alpha": 0.0, "targets": ""}, "learning_rate": 0.02}
 SAMPLER = Sampler("ddim", 2)

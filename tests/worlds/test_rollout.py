@@ -24,6 +24,8 @@ from vgen_jax.worlds.rollout import (
     video_keys,
 )
 
+pytestmark = pytest.mark.usefixtures("checked_axes")
+
 SCHEDULE, MASKING = Schedule("cosine", 20), Masking("zero")
 WINDOWS = [(3, 2), (2, 4), (1, 3)]
 
