@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ EIGHT = "--xla_force_host_platform_device_count=8"
 os.environ["XLA_FLAGS"] = " ".join((EIGHT, os.environ.get("XLA_FLAGS", ""), QUICK)).strip()
 
 import jax  # noqa: E402  (after the environment is set)
+
+from tests import axes  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,3 +57,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def rng() -> jax.Array:
     """A JAX random key, the same in every test and every worker."""
     return jax.random.key(0)
+
+
+# Modules whose public functions and methods are seams, with axes in the names of what they are given.
+SEAMS = (
+    *(f"vgen_jax.diffusion.{name}" for name in ("masking", "prediction", "samplers", "schedules")),
+    *(f"vgen_jax.memory.{name}" for name in ("anchor", "context", "none", "retrieval", "temp_lora")),
+    "vgen_jax.compose.guidance", "vgen_jax.worlds.rollout",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checked_axes() -> Iterator[None]:
+    """Arrays have the axes that their names say, in every call of a seam; see ``tests.axes``."""
+    with axes.checking(*SEAMS):
+        yield

@@ -10,6 +10,8 @@ from vgen_jax.diffusion.masking import Masking
 from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.types import Array, Condition, Prediction, VgenError
 
+pytestmark = pytest.mark.usefixtures("checked_axes")
+
 SHAPE = (3, 4, 2, 2, 1)
 PAST_BT = np.asarray([[True, True, False, False], [True, False, False, False], [True, True, True, False]])
 SCHEDULE = Schedule("cosine", 50)

@@ -9,6 +9,8 @@ import pytest
 from vgen_jax.diffusion.prediction import KINDS, check_kind, convert, eps_weight, shifted, target, velocity_weight
 from vgen_jax.types import Array, Prediction, VgenError
 
+pytestmark = pytest.mark.usefixtures("checked_axes")
+
 
 @pytest.fixture
 def sample(rng: Array) -> tuple[Array, Array, Array, Array]:

@@ -13,6 +13,8 @@ from vgen_jax.diffusion.samplers import Sampler, normal_like, sample, sampler_ta
 from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.types import Array, Condition, Prediction, Predictor, VgenError
 
+pytestmark = pytest.mark.usefixtures("checked_axes")
+
 SHAPE = (3, 2, 2, 2, 1)
 SCHEDULE = Schedule("cosine", 20)
 SPACINGS = ("leading", "trailing", "linspace")

@@ -7,6 +7,8 @@ import pytest
 from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.types import VgenError
 
+pytestmark = pytest.mark.usefixtures("checked_axes")
+
 SCHEDULES = {
     "linear": Schedule("linear", 100, 1e-4, 0.02),
     "scaled_linear": Schedule("scaled_linear", 1000, 0.00085, 0.012),

@@ -10,6 +10,8 @@ from vgen_jax.memory.anchor import Anchor
 from vgen_jax.memory.context import Context, ContextConfig
 from vgen_jax.types import Memory, Past, VgenError
 
+pytestmark = pytest.mark.usefixtures("checked_axes")
+
 KEYS = jax.random.split(jax.random.key(0), 2)
 
 

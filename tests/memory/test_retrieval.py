@@ -7,6 +7,8 @@ import pytest
 from vgen_jax.memory.retrieval import DeadReckoning, Retrieval
 from vgen_jax.types import Past, VgenError
 
+pytestmark = pytest.mark.usefixtures("checked_axes")
+
 SCALE = (7.5, 0.5, 0.6)
 WALK = DeadReckoning(("turn", "forward", "strafe"), SCALE)
 KEYS = jax.random.split(jax.random.key(0), 2)

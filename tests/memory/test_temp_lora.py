@@ -10,6 +10,8 @@ from tests.memory.test_context import KEYS, after, frames
 from vgen_jax.memory.temp_lora import TempLora, TempLoraWhole
 from vgen_jax.types import Array, Key, VideoBatch
 
+pytestmark = pytest.mark.usefixtures("checked_axes")
+
 
 @flax.struct.dataclass
 class Sum:

@@ -29,6 +29,8 @@ from vgen_jax.worlds.slow import SlowModel
 from vgen_jax.worlds.slow_networks import Denoiser, WarpConfig, denoiser
 from vgen_jax.worlds.slow_world import SlowState, SlowWorld, merged, with_adapter
 
+pytestmark = pytest.mark.usefixtures("checked_axes")
+
 PAST, FUTURE, SIZE = 2, 2, 4
 FACTOR = tiny.SIZE // SIZE
 FAST = {"lora": {"rank": 2, "alpha": 0.0, "targets": ""}, "learning_rate": 0.02}

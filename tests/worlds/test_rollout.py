@@ -21,6 +21,8 @@ from vgen_jax.worlds.chunks import LORA_STREAM, chunk_condition, opening, video_
 from vgen_jax.worlds.rollout import Generated, rollout
 from vgen_jax.worlds.slow_world import SampleChunk, SlowState, SlowWorld, sample_future
 
+pytestmark = pytest.mark.usefixtures("checked_axes")
+
 SCHEDULE, MASKING = Schedule("cosine", 20), Masking("zero")
 WINDOWS = [(3, 2), (2, 4), (1, 3)]
 
