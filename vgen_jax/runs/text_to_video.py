@@ -10,6 +10,7 @@ Keys:
 import dataclasses
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,15 @@ from vgen_jax.config import Sections, section
 from vgen_jax.convert import kl_vae, modelscope
 from vgen_jax.convert.clip import text_embeddings
 from vgen_jax.convert.schedulers import load_scheduler
-from vgen_jax.diffusion.samplers import normal_like
 from vgen_jax.files import media
 from vgen_jax.files.log import peak_mib, progress
 from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.files.videos import SHEET_FRAMES
 from vgen_jax.models.autoencoder_kl import AutoencoderKL
 from vgen_jax.models.unet_latent import UNet3D
-from vgen_jax.nn.pixels import from_unit
 from vgen_jax.types import VgenError
 from vgen_jax.worlds.slow_networks import dtype_of
-from vgen_jax.worlds.text_to_video import frame_decoder, latent_sampler, to_device
+from vgen_jax.worlds.text_to_video import ClipWorld, frame_decoder, latent_sampler, to_device
 
 EMBEDDINGS_FILE = "text_embeddings.safetensors"
 
@@ -98,16 +97,16 @@ def run(config: ConfigDict, workdir: Path) -> None:
     unet_config, unet = modelscope.load_unet(folder, dtype=np.dtype(dtype))
     to_device(vae)
     to_device(unet)
-    generator = latent_sampler(UNet3D(**unet_config, dtype=dtype), scheduler, generate.guidance)
-    decode = frame_decoder(autoencoder, kl_vae.scaling_factor(folder), generate.decode_frames)
-    rng, seconds = jax.random.key(generate.seed), []
+    world = ClipWorld(
+        partial(latent_sampler(UNet3D(**unet_config, dtype=dtype), scheduler, generate.guidance), unet),
+        partial(frame_decoder(autoencoder, kl_vae.scaling_factor(folder), generate.decode_frames), vae),
+        shape, dict(zip(generate.prompts, text_NLD[:-1], strict=True)), text_NLD[-1],
+    )  # fmt: skip
+    state, seconds = world.start(key=jax.random.key(generate.seed)), []
     for number, prompt in enumerate(progress(generate.prompts, desc="text_to_video", unit="video")):
         started = time.perf_counter()
-        keys = jax.random.split(jax.random.fold_in(rng, number))
-        noise = normal_like(keys[:1], shape)
-        latents = generator(unet, noise, text_NLD[number : number + 1], text_NLD[-1:], keys[1:])
-        parts = (np.asarray(from_unit(part))[0] for part in decode(vae, latents))
-        write_video(workdir / "samples" / f"video_{number}", parts, prompt, generate)
+        state, step = world.step(state, prompt)
+        write_video(workdir / "samples" / f"video_{number}", [np.asarray(step.frames_BTHWC[0])], prompt, generate)
         seconds.append(time.perf_counter() - started)
     results = {
         "videos": len(seconds),

@@ -1,16 +1,23 @@
-"""A text-to-video model as it was trained: noise and a text to latents, latents to frames a few at a time."""
+"""A text-to-video model as it was trained, as a World: each step is a clip of its own, of a text alone.
 
-from collections.abc import Callable, Iterator
+Noise and a text become latents, and latents frames, a few at a time.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import flax.struct
 import jax
+import numpy as np
 
 from vgen_jax.compose.guidance import classifier_free
 from vgen_jax.convert.schedulers import Scheduler
-from vgen_jax.diffusion.samplers import sample
+from vgen_jax.diffusion.samplers import normal_like, sample
 from vgen_jax.models.autoencoder_kl import AutoencoderKL
 from vgen_jax.models.unet_latent import UNet3D
-from vgen_jax.types import Array, Condition, Key, Params, Prediction
+from vgen_jax.nn.pixels import from_unit
+from vgen_jax.types import Array, Command, Condition, Key, Params, Prediction, Step, VgenError
 
 
 def to_device(params: Any) -> None:
@@ -56,3 +63,57 @@ def frame_decoder(
             yield decode(params, latents_BTHWC[:, at : at + frames])
 
     return slices
+
+
+@flax.struct.dataclass
+class ClipState:
+    """The clips so far, and what their noise depends on."""
+
+    clips: int
+    key: Key
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipWorld:
+    """Nothing is carried from clip to clip but the number of the next.
+
+    Attributes:
+        sample: (noise_BTHWC, text_BLD, null_BLD, key_B) -> latents.
+        decode: latents -> slices of float frames about [-1, 1].
+        shape: (1, T, h, w, C) of a clip's latents.
+        texts: the embedding of each text that can be told, (L, D).
+        null_LD: that of the text that guidance leads away from.
+    """
+
+    sample: Callable[..., jax.Array]
+    decode: Callable[[Array], Iterator[jax.Array]]
+    shape: tuple[int, ...]
+    texts: Mapping[str, np.ndarray]
+    null_LD: np.ndarray
+
+    def start(
+        self,
+        frames: np.ndarray | None = None,
+        actions: np.ndarray | None = None,
+        key: Key | None = None,
+        id_B: np.ndarray | None = None,
+    ) -> ClipState:
+        """See ``World``.
+
+        Raises:
+            VgenError: for frames, which a clip of a text alone cannot go on from.
+        """
+        if frames is not None:
+            raise VgenError("this model makes clips of a text alone: start it without frames, or fine-tune it")
+        return ClipState(0, jax.random.key(0) if key is None else key)
+
+    def step(self, state: ClipState, command: Command | None = None) -> tuple[ClipState, Step]:
+        """See ``World``; the command is a text."""
+        if not isinstance(command, str) or command not in self.texts:
+            raise VgenError(f"{command!r} is no text that has been embedded: use one of {', '.join(self.texts)}")
+        keys = jax.random.split(jax.random.fold_in(state.key, state.clips))
+        latents = self.sample(
+            normal_like(keys[:1], self.shape), self.texts[command][None], self.null_LD[None], keys[1:]
+        )
+        frames = np.concatenate([np.asarray(from_unit(part)) for part in self.decode(latents)], axis=1)
+        return ClipState(state.clips + 1, state.key), Step(frames, None, command)
