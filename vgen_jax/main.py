@@ -5,6 +5,7 @@ A fault that the user can mend ends in one line on stderr and exit status 2.
 """
 
 import os
+import platform
 import sys
 import traceback
 from pathlib import Path
@@ -21,6 +22,8 @@ from vgen_jax.types import VgenError
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to run.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Where everything is written.")
 CACHE_FOLDER = "~/.cache/vgen_jax/jax"
+# glibc: one heap for all threads, nothing by mmap, nothing given back.
+KEEP_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 FAULT_STATUS, USER_FAULT_STATUS, LOST_PROCESS_STATUS = 1, 2, 75  # the last is EX_TEMPFAIL: starting again helps
 # What a config file raises for a variant that it does not have, or for a file that is not there. Any other exception
 # of a config file is a fault in its code, for which its author wants the traceback.
@@ -59,10 +62,26 @@ def _start(config: ConfigDict) -> None:
     sections = [config, *(config.stages.values() if "stages" in config else ())]
     meshes = [build.section(MeshConfig, part.mesh, "mesh") for part in sections if "mesh" in part]
     if meshes:
+        if any(mesh.cpu_devices for mesh in meshes):
+            keep_memory()
         split_host(max(meshes, key=lambda mesh: mesh.cpu_devices))
         initialize_distributed(next((mesh for mesh in meshes if mesh.distributed), meshes[0]))
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path(CACHE_FOLDER).expanduser()))
+
+
+def keep_memory() -> None:
+    """Starts this program again, once, such that it keeps the memory it frees for its next allocation.
+
+    XLA allocates a program's intermediate results, hundreds of MiB, at every call. By default glibc maps them anew each
+    time, and of a training step on a CPU the kernel's zeroing of pages is a seventh. No result changes; the process
+    stays as large as it has ever been. glibc reads these settings before the first thread, so that nothing but a new
+    start can change them. Does nothing beside another C library, or where the environment already sets one of them.
+    """
+    if platform.libc_ver()[0] == "glibc" and not KEEP_MEMORY.keys() & os.environ.keys():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | KEEP_MEMORY)
 
 
 def _main(argv: list[str]) -> None:
