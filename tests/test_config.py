@@ -39,7 +39,10 @@ def test_a_section_becomes_its_dataclass() -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"nmae": "b"}, r"config key outer.nmae is unknown: did you mean 'name'\? outer has count, flag, inner, maybe, name, rate, sizes"),
+        (
+            {"nmae": "b"},
+            r"outer.nmae is unknown: did you mean 'name'\? outer has count, flag, inner, maybe, name, rate",
+        ),
         ({"name": 3}, "config key outer.name is 3, a int: use a str"),
         ({"count": 2.5}, "outer.count is 2.5, a float: use a int"),
         ({"count": True}, "outer.count is True, a bool"),

@@ -1,5 +1,7 @@
 """The command line: what a user may get wrong ends in one line and exit status 2."""
 
+import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -131,3 +133,24 @@ def test_as_a_program(tmp_path: Path) -> None:
     done = tiny.run(STAGE, tmp_path / "run", "--config.train.stesp=3")
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: config key train.stesp is unknown") and done.stderr.count("\n") == 1
+
+
+KEPT = """
+import resource
+import jax, jax.numpy as jnp
+from vgen_jax import main
+main.keep_memory()
+x, kernel = jnp.ones((24_576, 64)), jnp.ones((64, 1024))
+step = jax.jit(lambda x: jnp.tanh(jnp.tanh(x @ kernel) @ kernel.T))  # 96 MiB in between
+for _ in range(16):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    step(x).block_until_ready()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept with glibc alone")
+def test_a_program_that_keeps_its_memory_does_not_have_it_mapped_again() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run([sys.executable, "-c", KEPT], env=environment, capture_output=True, text=True, check=True)
+    assert min(int(line) for line in done.stdout.splitlines()) < 1000  # of 24 thousand pages

@@ -6,6 +6,7 @@ status 2.
 """
 
 import os
+import platform
 import sys
 import traceback
 from pathlib import Path
@@ -25,6 +26,8 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "What to run.", lock_co
 flags.DEFINE_string("workdir", None, "Where everything is written.")
 flags.DEFINE_bool("help_config", False, "Print every key of the config, and run nothing.")
 CACHE_FOLDER = "~/.cache/vgen_jax/jax"
+# glibc: one heap for all threads, nothing by mmap, nothing given back.
+KEEP_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 FAULT_STATUS, USER_FAULT_STATUS, LOST_PROCESS_STATUS = 1, 2, 75  # the last is EX_TEMPFAIL: starting again helps
 
 
@@ -33,10 +36,26 @@ def _start(config: ConfigDict) -> None:
     sections = [config, *(config.stages.values() if "stages" in config else ())]
     meshes = [section(MeshConfig, part.mesh, "mesh") for part in sections if "mesh" in part]
     if meshes:
+        if __name__ == "__main__" and any(mesh.cpu_devices for mesh in meshes):  # no other program is started again
+            keep_memory()
         split_host(max(meshes, key=lambda mesh: mesh.cpu_devices))
         initialize_distributed(next((mesh for mesh in meshes if mesh.distributed), meshes[0]))
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path(CACHE_FOLDER).expanduser()))
+
+
+def keep_memory() -> None:
+    """Starts this program again, once, such that it keeps the memory it frees for its next allocation.
+
+    XLA allocates a program's intermediate results, hundreds of MiB, at every call. By default glibc maps them anew each
+    time, and of a training step on a CPU the kernel's zeroing of pages is a seventh. No result changes; the process
+    stays as large as it has ever been. glibc reads these settings before the first thread, so that nothing but a new
+    start can change them. Does nothing beside another C library, or where the environment already sets one of them.
+    """
+    if platform.libc_ver()[0] == "glibc" and not KEEP_MEMORY.keys() & os.environ.keys():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | KEEP_MEMORY)
 
 
 def _main(argv: list[str]) -> None:
