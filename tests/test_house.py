@@ -43,7 +43,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tasks": LAYERS - {"compose", "memory"} | {"black_box", "convert", "worlds", "evaluation"},
     "bench": LAYERS | {"simulators", "convert", "worlds", "tasks"},
     "runs": LAYERS | {"metrics", "black_box", "simulators", "convert", "worlds", "evaluation", "tasks", "bench"},
-    "main": {"files", "devices", "runs"},
+    "command_line": {"runs", "tasks", "files"},
+    "main": {"files", "devices", "runs", "command_line"},
 }
 TABLE_OF_RUNS = "vgen_jax.runs"  # starts a run by its name; all that a run may know of others
 
