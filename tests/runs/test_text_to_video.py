@@ -14,8 +14,8 @@ from configs.slow import modelscope as configs
 from tests.convert import originals
 from vgen_jax.files import media
 from vgen_jax.runs import text_to_video
-from vgen_jax.types import VgenError
-from vgen_jax.worlds.text_to_video import latent_sampler, to_device
+from vgen_jax.types import VgenError, World
+from vgen_jax.worlds.text_to_video import ClipWorld, latent_sampler, to_device
 
 FRAMES = 3
 
@@ -102,3 +102,13 @@ def test_parameters_move_in_place() -> None:
     inner = params["a"]
     to_device(params)
     assert params["a"] is inner and all(isinstance(x, jax.Array) for x in jax.tree.leaves(params))
+
+
+def test_a_world_of_clips_says_what_it_cannot_do() -> None:
+    world = ClipWorld(lambda *_: None, lambda *_: iter(()), (1, 2, 2, 2, 4), {"a": np.zeros((1, 1))}, np.zeros((1, 1)))
+    assert isinstance(world, World)
+    with pytest.raises(VgenError, match="start it without frames"):
+        world.start(np.zeros((8, 8, 3), np.uint8))
+    for wrong in (None, "b", 0):
+        with pytest.raises(VgenError, match="is no text that has been embedded: use one of a"):
+            world.step(world.start(), wrong)
