@@ -22,7 +22,7 @@ from vgen_jax.nn.lora import LoraConfig, init_lora, kernel_shapes, merge
 from vgen_jax.types import Array, Condition, Params, Prediction, VgenError
 from vgen_jax.worlds import memories
 from vgen_jax.worlds.rollout import ChunkAction, Generated, Start, fresh_memory, rollout
-from vgen_jax.worlds.sampling import chunk_sampler, with_adapter
+from vgen_jax.worlds.sampling import chunk_sampler, merged, with_adapter
 from vgen_jax.worlds.slow import SlowModel
 from vgen_jax.worlds.slow_networks import Denoiser, denoiser
 
@@ -192,9 +192,9 @@ def test_every_layer_of_the_real_network_can_be_adapted(remat: str) -> None:
         adapted = with_adapter(model, lora).denoiser.predict
         return adapted(params, batch.video_BTHWC, jnp.zeros(2, int), condition).value, merged(params, lora)
 
-    value, merged = jax.eval_shape(predict, params)
+    value, whole = jax.eval_shape(predict, params)
     assert value.shape == batch.video_BTHWC.shape
-    assert jax.tree.map(lambda x: x.shape, merged) == jax.tree.map(lambda x: x.shape, params)
+    assert jax.tree.map(lambda x: x.shape, whole) == jax.tree.map(lambda x: x.shape, params)
 
 
 @pytest.mark.long
