@@ -18,6 +18,7 @@ from vgen_jax.models.text import ClipTextEncoder
 from vgen_jax.models.unet_latent import UNet3D
 from vgen_jax.runs import text_to_video
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.text_to_video import frame_decoder, latent_sampler
 
 PROMPTS, NEGATIVE = ["go a b", "c"], "z"
 STEPS, GUIDANCE, SLICE = 5, 9.0, 2
@@ -46,10 +47,10 @@ def ours(folder: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     p = modelscope.load_text_to_video(folder, steps=STEPS)
     token_NL = p.tokenize([*PROMPTS, NEGATIVE])
     text = np.asarray(jax.jit(ClipTextEncoder(**p.text_config).apply)({"params": p.text}, token_NL))
-    sample = text_to_video.latent_sampler(UNet3D(**p.unet_config), p.scheduler, GUIDANCE)
+    sample = latent_sampler(UNet3D(**p.unet_config), p.scheduler, GUIDANCE)
     keys = jax.random.split(jax.random.key(0), len(PROMPTS))
     latents = sample(p.unet, normal(*LATENTS), text[:-1], np.stack([text[-1]] * len(PROMPTS)), keys)
-    decode = text_to_video.frame_decoder(AutoencoderKL(**p.vae_config), p.scaling_factor, SLICE)
+    decode = frame_decoder(AutoencoderKL(**p.vae_config), p.scaling_factor, SLICE)
     frames = np.concatenate([np.asarray(part) for part in decode(p.vae, latents)], axis=1)
     return np.clip(frames / 2 + 0.5, 0.0, 1.0)
 

@@ -15,6 +15,7 @@ from tests.convert import originals
 from vgen_jax.files import media
 from vgen_jax.runs import text_to_video
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.text_to_video import latent_sampler, to_device
 
 FRAMES = 3
 
@@ -39,7 +40,7 @@ def config(folder: Path, **changes: Any) -> ConfigDict:
 @pytest.mark.slow
 def test_a_video_for_every_prompt(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts: list[np.ndarray] = []
-    made = text_to_video.latent_sampler
+    made = latent_sampler
 
     def spied(*args: Any) -> Callable[..., jax.Array]:
         sample = made(*args)
@@ -99,5 +100,5 @@ def test_damaged_embeddings_are_named(folder: Path, tmp_path: Path) -> None:
 def test_parameters_move_in_place() -> None:
     params = {"a": {"b": np.ones(3, np.float32)}, "c": np.zeros(2)}
     inner = params["a"]
-    text_to_video.to_device(params)
+    to_device(params)
     assert params["a"] is inner and all(isinstance(x, jax.Array) for x in jax.tree.leaves(params))

@@ -6,7 +6,7 @@ in the work directory, and is gone before the UNet is loaded. Frames are decoded
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,11 @@ import safetensors
 import safetensors.numpy
 from ml_collections import ConfigDict
 
-from vgen_jax.compose.guidance import classifier_free
 from vgen_jax.config import section
 from vgen_jax.convert import kl_vae, modelscope
 from vgen_jax.convert.clip import text_embeddings
-from vgen_jax.convert.schedulers import Scheduler, load_scheduler
-from vgen_jax.diffusion.samplers import normal_like, sample
+from vgen_jax.convert.schedulers import load_scheduler
+from vgen_jax.diffusion.samplers import normal_like
 from vgen_jax.files import media
 from vgen_jax.files.log import peak_mib, progress
 from vgen_jax.files.run_folder import keep_config, write_results
@@ -29,8 +28,9 @@ from vgen_jax.files.videos import SHEET_FRAMES
 from vgen_jax.models.autoencoder_kl import AutoencoderKL
 from vgen_jax.models.unet_latent import UNet3D
 from vgen_jax.nn.pixels import from_unit
-from vgen_jax.types import Array, Condition, Key, Params, Prediction, VgenError
+from vgen_jax.types import VgenError
 from vgen_jax.worlds.slow_networks import dtype_of
+from vgen_jax.worlds.text_to_video import frame_decoder, latent_sampler, to_device
 
 EMBEDDINGS_FILE = "text_embeddings.safetensors"
 
@@ -127,15 +127,6 @@ def cached_embeddings(folder: str, texts: Sequence[str], path: Path) -> np.ndarr
         raise VgenError(f"{path} is damaged ({error}): delete it") from error
 
 
-def to_device(params: Any) -> None:
-    """Moves parameters to the device, in place and one by one, so that they never stand in memory twice."""
-    for name, value in params.items():
-        if isinstance(value, dict):
-            to_device(value)
-        else:
-            params[name] = jax.device_put(value)
-
-
 def latent_shape(generate: TextToVideoConfig, autoencoder: AutoencoderKL) -> tuple[int, ...]:
     """(1, T, h, w, C) of a video's latents.
 
@@ -149,42 +140,6 @@ def latent_shape(generate: TextToVideoConfig, autoencoder: AutoencoderKL) -> tup
                 f"config key generate.{name} is {getattr(generate, name)}: the autoencoder takes multiples of {factor}"
             )
     return 1, generate.frames, generate.height // factor, generate.width // factor, autoencoder.latent_channels
-
-
-def latent_sampler(network: UNet3D, scheduler: Scheduler, guidance: float) -> Callable[..., jax.Array]:
-    """A compiled function (params, noise_BTHWC, text_BLD, null_BLD, key_B) -> latents, float32.
-
-    Args:
-        guidance: scale of classifier-free guidance; 1 leaves ``null_BLD`` unread.
-    """
-
-    def generate(params: Params, noise_BTHWC: Array, text_BLD: Array, null_BLD: Array, key_B: Key) -> jax.Array:
-        def predict(x_t_BTHWC: Array, t_B: Array, condition: Condition) -> Prediction:
-            value: Any = network.apply({"params": params}, x_t_BTHWC, t_B, condition.text_BLD)
-            return Prediction(value, scheduler.kind)
-
-        guided = classifier_free(predict, Condition(null_BLD), guidance)
-        latents: Any = sample(guided, scheduler.schedule, scheduler.sampler, noise_BTHWC, Condition(text_BLD), key_B)
-        return latents
-
-    return jax.jit(generate)
-
-
-def frame_decoder(
-    network: AutoencoderKL, scaling_factor: float, frames: int
-) -> Callable[[Params, Array], Iterator[jax.Array]]:
-    """A function (params, latents_BTHWC) -> slices of ``frames`` frames, float32 about [-1, 1], when asked for."""
-
-    @jax.jit
-    def decode(params: Params, latents_BTHWC: Array) -> jax.Array:
-        found: Any = network.apply({"params": params}, latents_BTHWC / scaling_factor, method="decode")
-        return found
-
-    def slices(params: Params, latents_BTHWC: Array) -> Iterator[jax.Array]:
-        for at in range(0, latents_BTHWC.shape[1], frames):
-            yield decode(params, latents_BTHWC[:, at : at + frames])
-
-    return slices
 
 
 def write_video(stem: Path, parts: Iterable[np.ndarray], prompt: str, generate: TextToVideoConfig) -> None:
