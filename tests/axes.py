@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 SUFFIX = re.compile(r"^\w*[a-z0-9]_([A-Z][A-Z0-9]*)$")
+NOT_AXES = {"x_T"}  # the noise that sampling begins with: x at the last step, T
 
 
 class WrongAxes(AssertionError):
@@ -31,7 +32,7 @@ class WrongAxes(AssertionError):
 def axes_of(name: str) -> str:
     """``BTHWC`` of ``x_BTHWC``; empty without a suffix."""
     found = SUFFIX.match(name)
-    return found[1] if found else ""
+    return found[1] if found and name not in NOT_AXES else ""
 
 
 def check(where: str, name: str, value: Any, sizes: dict[str, int], shared: str | None = None) -> None:

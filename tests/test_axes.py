@@ -23,7 +23,16 @@ def add(x_BT: np.ndarray, y_BT: np.ndarray, scale_1: float = 1.0, condition: Con
 
 
 def test_names_say_axes() -> None:
-    names = {"x_BTHWC": "BTHWC", "inside_BTHW1": "BTHW1", "t_B": "B", "N": "", "past": "", "FPS_B": "", "x_bt": ""}
+    names = {
+        "x_BTHWC": "BTHWC",
+        "inside_BTHW1": "BTHW1",
+        "t_B": "B",
+        "N": "",
+        "past": "",
+        "FPS_B": "",
+        "x_bt": "",
+        "x_T": "",
+    }
     assert {name: axes.axes_of(name) for name in names} == names
 
 

@@ -61,9 +61,9 @@ class DeadReckoning:
             )
         self._names, self._scale = tuple(names), np.asarray(scale, np.float64)
 
-    def poses(self, action_BTA: np.ndarray) -> Poses:
+    def poses(self, actions: np.ndarray) -> Poses:
         """Of frames that these actions (model units, (..., T, A)) led to, from the origin before the first."""
-        raw = np.moveaxis(np.asarray(action_BTA, np.float64) * self._scale, -1, 0)
+        raw = np.moveaxis(np.asarray(actions, np.float64) * self._scale, -1, 0)
         moved = {FORWARD: 0.0, STRAFE: 0.0, **dict(zip(self._names, raw, strict=True))}
         heading = np.cumsum(moved[TURN], axis=-1)
         cos, sin = np.cos(np.deg2rad(heading)), np.sin(np.deg2rad(heading))

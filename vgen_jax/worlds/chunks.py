@@ -22,15 +22,16 @@ def video_keys(rng: Key, stream: int, number: int, id_B: np.ndarray) -> Key:
 def chunk_condition(past: Past, action: ChunkAction, frames: int) -> VideoBatch:
     """The conditioning of a window of ``past`` and ``frames`` new ones; its video is left empty."""
     b, f_p = past.frames_BTHWC.shape[:2]
+    empty_BTHWC = np.zeros((b, f_p + frames, 0, 0, 0))
     past_BT = np.broadcast_to(np.arange(f_p + frames) < f_p, (b, f_p + frames))
     token = None if action.token_L is None else np.broadcast_to(action.token_L, (b, action.token_L.shape[-1]))
     future_BTA = coming(action, past)
     if past.action_BTA is None or future_BTA is None:
-        return VideoBatch(np.zeros((b, 0)), past_BT, token)
+        return VideoBatch(empty_BTHWC, past_BT, token)
     action_BTA = np.concatenate([past.action_BTA, future_BTA], axis=1).astype(np.float32)
     valid_BT = np.concatenate([past.action_valid_BT, np.ones((b, frames), bool)], axis=1)
     action_BTA[:, 0], valid_BT[:, 0] = 0.0, False
-    return VideoBatch(np.zeros((b, 0)), past_BT, token, action_BTA, valid_BT)
+    return VideoBatch(empty_BTHWC, past_BT, token, action_BTA, valid_BT)
 
 
 def coming(action: ChunkAction, past: Past) -> np.ndarray | None:
