@@ -127,7 +127,7 @@ def test_the_past_of_a_process_does_not_matter(simulator: VizDoomSimulator, epis
 
 def test_death_does_not_spoil_the_next_episode(simulator: VizDoomSimulator, episode: Episode) -> None:
     simulator.reset(9, "freedoom2/map15")
-    simulator._game.send_game_command("kill")
+    simulator._engine._game.send_game_command("kill")
     for _ in range(10):
         if simulator.step(np.zeros(3, np.float32)).ended:
             break
