@@ -11,10 +11,11 @@ from vgen_jax.data.check import check_data
 from vgen_jax.data.records import EpisodeSource, read_info
 from vgen_jax.data.sims.collect import CollectConfig, collect, make_simulator, record_episode
 from vgen_jax.data.sims.maze import PATTERNED, PLAIN, MazeSimulator
-from vgen_jax.data.sims.maze_layout import COLORS, WALL
-from vgen_jax.data.sims.maze_view import column_angles, walls_seen
-from vgen_jax.data.sims.maze_wad import CEILING_RGB, CELL, WALL_RGB, spots
+from vgen_jax.data.sims.maze_layout import COLORS, WALL, MazeConfig
+from vgen_jax.data.sims.maze_view import colors_seen, column_angles, wall_shades, walls_seen
+from vgen_jax.data.sims.maze_wad import CEILING_RGB, CELL, SHADE_RGB, WALL_RGB, spots
 from vgen_jax.data.sims.paths import PathsConfig, read_script
+from vgen_jax.metrics.walls import Walls, columns_right
 from vgen_jax.sections import section
 from vgen_jax.types import VgenError
 
@@ -151,6 +152,35 @@ def test_landmarks_are_seen() -> None:
     for simulator in (marked, empty):
         simulator.close()
     assert changed == len(layout.landmark_Y2) == 6
+
+
+@pytest.mark.parametrize(("world", "least"), [(PLAIN, 0.98), (PATTERNED, 0.965)], ids=["plain", "patterned"])
+def test_real_frames_have_the_right_walls(world: MazeConfig, least: float) -> None:
+    """The instrument's own error, and that it tells the right walls from those of another place."""
+    simulator = MazeSimulator((64, 64), 4, world)
+    videos, truths = [], []
+    for number, scene in enumerate(simulator.scenes("validation")[:12]):
+        frames, poses = played(simulator, number, scene)
+        videos.append(frames)
+        truths.append(colors_seen({**simulator.extras(poses), "pose": poses}, 64))
+    simulator.close()
+    right = [columns_right(video, truth, wall_shades()) for video, truth in zip(videos, truths, strict=True)]
+    metric = Walls()
+    results = metric.compute(metric.update(metric.init(), right=right))
+    assert results["walls_columns"] >= least and results["walls_frames"] >= 0.97
+    elsewhere = [columns_right(videos[n], truths[n - 1], wall_shades()) for n in range(12)]
+    assert np.mean(elsewhere) < 0.3
+
+
+def test_shades_are_rendered_as_they_are_listed() -> None:
+    simulator = MazeSimulator((64, 64), 4, PATTERNED)
+    pixels, wanted = rows_at_eye_level(simulator, 24)
+    simulator.close()
+    for color in np.unique(wanted):
+        found, count = np.unique(pixels[wanted == color], axis=0, return_counts=True)
+        if count.sum() > 300:
+            common = {tuple(rgb) for rgb in found[np.argsort(count)[-2:]].tolist()}
+            assert common == {WALL_RGB[color], SHADE_RGB[color]}
 
 
 def gradients(frames: np.ndarray) -> float:
