@@ -52,6 +52,9 @@ def test_most_of_the_band_decides_and_the_rest_of_the_picture_does_not(truth: np
 def test_small_errors_of_colour_are_forgiven(truth: np.ndarray) -> None:
     noise = np.random.default_rng(1).integers(-20, 21, (5, 64, 16, 3))
     assert columns_right(np.clip(painted(truth) + noise, 0, 255).astype(np.uint8), truth, SHADES).all()
+    first = np.zeros((1, 16), int)
+    for between, forgiven in (((97, 103, 0), True), ((90, 110, 0), False)):  # of two shades, nearer to the other's
+        assert columns_right(np.full((1, 64, 16, 3), between, np.uint8), first, SHADES).all() == forgiven
 
 
 def test_a_frame_is_right_at_four_fifths() -> None:

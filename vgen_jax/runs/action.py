@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from vgen_jax import build
 from vgen_jax.checkpoint import check_matches, digest, export, load_export
+from vgen_jax.data.motion import actions_of, space_of
 from vgen_jax.data.pipeline import PipelineConfig
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.schema import ActionSpace
@@ -20,10 +21,12 @@ from vgen_jax.learning.slow import Task
 from vgen_jax.metrics.features import FeatureNet
 from vgen_jax.metrics.lpips import unweighted_distance
 from vgen_jax.models.action_nets import ActionPredictor, still_maps
+from vgen_jax.models.place import GRID
 from vgen_jax.objectives.action import ActionTarget, action, normalised
 from vgen_jax.objectives.autoencoder import to_unit
 from vgen_jax.runs.inputs import Batches, Finish, pipeline_config
 from vgen_jax.scoring import FD_ACTION, FD_FRAMES, LPIPS_ACTION, RATIO
+from vgen_jax.sections import later
 from vgen_jax.types import Array, Key, Params, VgenError
 
 
@@ -37,6 +40,7 @@ class ActionConfig:
     mixers: int
     norm_groups: int
     dtype: str
+    grid: int = later(GRID)
 
 
 class ActionReader(NamedTuple):
@@ -84,13 +88,14 @@ def action_target(data: PipelineConfig) -> tuple[ActionSpace, ActionTarget]:
     A dimension that never changes has a deviation of 1: there is nothing to bring to unit variance.
     """
     source = EpisodeSource(data.data_dir, data.split)
-    build.action_width(source.info, data.action)
     if data.action == "none":
-        raise VgenError("config key data.action is 'none': an action predictor is trained on continuous or discrete")
-    space = source.info.action_spaces[data.action]
+        raise VgenError(
+            "config key data.action is 'none': an action predictor is trained on continuous, discrete or motion"
+        )
+    space = space_of(source.info, data.action)
     if space.kind == "discrete":
         return space, ActionTarget("discrete", (), ())
-    rows = [space.to_model(source.head(n).tensors[f"actions.{data.action}"]) for n in range(len(source))]
+    rows = [space.to_model(actions_of(source.head(n).tensors, data.action)) for n in range(len(source))]
     values = np.concatenate(rows).astype(np.float64)
     std = np.where((deviation := values.std(0)) > 0, deviation, 1.0)
     return space, ActionTarget("continuous", tuple(map(float, values.mean(0))), tuple(map(float, std)))
