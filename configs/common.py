@@ -52,9 +52,17 @@ def collect_stage(frames, episode_steps, size, chunk, episodes_per_shard, worker
     return {"run": "collect", "collect": collect, "frames": frames}
 
 
-def paths_stage(splits, size, chunk, workers, episodes_per_shard=12, simulator="vizdoom", seed=1_000_000):
+def paths_stage(
+    splits,
+    size,
+    chunk,
+    workers,
+    episodes_per_shard=12,
+    simulator="vizdoom",
+    seed=1_000_000,
+    kinds=("look", "walk", "loop", "excursions"),
+):
     """Run ``collect_paths``; ``splits`` maps a name to (scenes of, actions of a path, paths). The seed is its own."""
-    kinds = ("look", "walk", "loop", "excursions")
     collect = {
         "simulator": simulator, "size": size, "chunk": chunk, "episodes_per_shard": episodes_per_shard, "seed": seed,
         "workers": workers,

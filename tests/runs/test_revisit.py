@@ -21,12 +21,13 @@ from vgen_jax import build
 from vgen_jax.data.records import INFO_FILE, EpisodeSource, EpisodeWriter, shard_name, write_text
 from vgen_jax.data.schema import Episode
 from vgen_jax.data.sims import paths as scripts
+from vgen_jax.data.sims.maze_view import wall_shades
 from vgen_jax.metrics.features import FeatureNet
 from vgen_jax.rollout import rollout
 from vgen_jax.runs import revisit, revisit_paths, revisit_report
 from vgen_jax.runs.place import Place
 from vgen_jax.runs.revisit_cells import Cell, load_cell, save_cell
-from vgen_jax.runs.revisit_scores import clearly_better, compared, metric_names, score
+from vgen_jax.runs.revisit_scores import WALLS, clearly_better, compared, metric_names, score
 from vgen_jax.types import Array, Key, Past, Recalled, VgenError, VideoBatch
 
 LENGTH, PATHS, FACTOR = 12, 4, tiny.SIZE // SIZE
@@ -158,6 +159,23 @@ def test_the_recording_scores_best(paths: list[revisit_paths.Path], protocol: An
         if "sharpness" not in name and "scuts" not in name:
             sign = -1 if "lpips" in name else 1
             assert sign * best[name] > sign * worse[name], name
+
+
+@pytest.mark.parametrize("protocol", ["generated", "primed"])
+def test_walls_are_scored_in_mazes(paths: list[revisit_paths.Path], protocol: Any) -> None:
+    """Of the frames that are generated; without a network."""
+    prefix, path = ("primed_", paths[0]) if protocol == "primed" else ("", paths[0])
+    assert f"{prefix}walls_columns" not in score(PLACE, path, path.video_THWC, FUTURE, 8.0, protocol, {})
+    walls = np.random.default_rng(0).integers(0, 12, (len(path.video_THWC), path.video_THWC.shape[2]))
+    shown = np.broadcast_to(wall_shades()[walls, 0][:, None], path.video_THWC.shape)
+    spoilt = shown.copy()
+    spoilt[0] = 0
+    path = path._replace(walls_TW=walls)
+    for video in (shown, spoilt):
+        found = score(PLACE, path, video, FUTURE, 8.0, protocol, {})
+        assert found[f"{prefix}walls_columns"] == found[f"{prefix}walls_frames"] == 1
+    assert set(found) == {*metric_names(protocol, "place_test", WALLS), "similarity"}
+    assert score(PLACE, path, path.video_THWC, FUTURE, 8.0, protocol, {})[f"{prefix}walls_columns"] < 0.5
 
 
 def test_what_was_watched_does_not_count(paths: list[revisit_paths.Path]) -> None:

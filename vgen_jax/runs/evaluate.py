@@ -21,6 +21,7 @@ from vgen_jax.runs.clip_sources import model_folder
 from vgen_jax.runs.embed_texts import with_window_texts
 from vgen_jax.runs.evaluate_videos import commit
 from vgen_jax.runs.folder import keep_config, write_results
+from vgen_jax.sections import later
 from vgen_jax.types import Array, Key, Params, VgenError, VideoBatch
 
 SHOWN = 8
@@ -34,11 +35,13 @@ class EvaluateConfig:
         windows: how many windows, a multiple of the data's batch size; spread over scenes and time.
         guidance: scale of classifier-free guidance; 1 for none.
         seed: of the noise.
+        text: measure how far texts are obeyed without actions, too; the model has to have both.
     """
 
     windows: int
     guidance: float
     seed: int
+    text: bool = later(False)
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -53,6 +56,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         raise VgenError("data.batch_size is 1: use 2 or more, so that actions can be shuffled among windows")
     folder = model_folder(config.model_dir, workdir)
     model = with_window_texts(build.load_slow_model(folder), folder, data)
+    if settings.text and (data.action == "none" or not data.token_length):
+        raise VgenError("evaluate.text is set: give data.action and data.token_length, or a model that reads both")
     past, future = data.windows[0]
     networks = evaluation_networks(model, sampler, settings.guidance, past, future)
     rng = jax.random.key(settings.seed)
@@ -64,7 +69,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
             yield to_batch(raw)
 
     shown = progress(batches(), total=settings.windows // data.batch_size, desc="evaluate", unit="batch")
-    results = evaluate.evaluate(networks, shown, future, rng)
+    results = evaluate.evaluate(networks, shown, future, rng, settings.text)
     contract = {
         "split": data.split,
         "windows": settings.windows,

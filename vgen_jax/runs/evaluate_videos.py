@@ -15,13 +15,24 @@ from ml_collections import ConfigDict
 
 from vgen_jax import build, media, report
 from vgen_jax.clips import Clips, Cut, check_alike
+from vgen_jax.data.motion import MOTION
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.metrics.features import FeatureNet
 from vgen_jax.runs import clip_sources as sources
 from vgen_jax.runs.folder import keep_config, write_results
 from vgen_jax.runs.memory import MemoryConfig
 from vgen_jax.runs.video_nets import load_nets
-from vgen_jax.scoring import RATIO, RETURNS, SCUTS, ScoreConfig, Scores, is_distance, score
+from vgen_jax.scoring import (
+    RATIO,
+    SCUTS,
+    SHARPNESS_RATIOS,
+    WALLS,
+    ScoreConfig,
+    Scores,
+    is_distance,
+    is_return,
+    score,
+)
 from vgen_jax.types import VgenError
 
 SCORES_FILE = "scores.npz"
@@ -33,7 +44,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     settings = build.section(ScoreConfig, config.score, "score")
     cut = build.section(Cut, config.cut, "cut")
     nets = load_nets(settings.metrics, config)
-    folders, origin = prepared(config, workdir)
+    folders, origin = prepared(config, workdir, nets.reads)
     real, generated = (Clips(folders[role], role, cut) for role in ("real", "generated"))
     check_alike(real, generated, settings.paired)
     keep_config(config, workdir)  # not of a start that was refused
@@ -50,11 +61,14 @@ def run(config: ConfigDict, workdir: Path) -> None:
         print(f"{name:28} {shown(name, found.results)}", flush=True)
 
 
-def prepared(config: ConfigDict, workdir: Path) -> tuple[dict[str, Path], dict[str, str]]:
+def prepared(config: ConfigDict, workdir: Path, actions: str = "any") -> tuple[dict[str, Path], dict[str, str]]:
     """A folder of videos for each role, made where it is not one yet, and what the contract has to say of that.
 
+    Args:
+        actions: what the action predictor reads, ``motion`` or the kind of its space; ``any`` without one.
+
     Raises:
-        VgenError: a model, but no recorded episodes for it to continue.
+        VgenError: a model, but no recorded episodes for it to continue, or windows with actions of another kind.
     """
     folders = {role: Path(config[role]) for role in ("real", "generated")}
     origin: dict[str, str] = {}
@@ -67,6 +81,10 @@ def prepared(config: ConfigDict, workdir: Path) -> tuple[dict[str, Path], dict[s
     if generates and "real" not in data:
         raise VgenError(
             f"{config.generated} is a model, which continues recorded windows: give recorded episodes as --config.real"
+        )
+    if data and actions != "any" and (windows.action == MOTION) != (actions == MOTION):
+        raise VgenError(
+            f"config key windows.action is '{windows.action}', but the action predictor reads {actions}: use that"
         )
     if data:
         keep_config(config, workdir)  # clips of another config must not be mixed with these
@@ -83,7 +101,11 @@ def prepared(config: ConfigDict, workdir: Path) -> tuple[dict[str, Path], dict[s
 
 def shown(name: str, results: dict[str, float]) -> str:
     """A metric's result as one line of a table."""
-    if name.startswith(RATIO):
+    if name == WALLS:
+        names = ("columns", "frames", "clips")
+        parts = (f"{results[f'{name}_{of}']:.4f} of {of} (real {results[f'{name}_{of}_real']:.4f})" for of in names)
+        return ", ".join(parts)
+    if name.startswith(RATIO) or name in SHARPNESS_RATIOS:
         return f"{results[name]:.4f}  ({results[f'{name}_low']:.4f} to {results[f'{name}_high']:.4f})"
     if is_distance(name):
         counts = [int(results[f"{name}_count_{role}"]) for role in ("real", "generated")]
@@ -116,8 +138,10 @@ def contract(real: Clips, generated: Clips, settings: ScoreConfig, nets: dict[st
         agreed["scuts.detector"] = f"AdaptiveDetector, PySceneDetect {importlib.metadata.version('scenedetect')}"
     if any(name.startswith(RATIO) for name in settings.metrics):
         agreed["actions_sha256"] = real.digest_beside("actions")
-    if any(name in RETURNS for name in settings.metrics):
+    if any(is_return(name) for name in settings.metrics):
         agreed["visits_sha256"] = real.digest_beside("visits")
+    if WALLS in settings.metrics:
+        agreed["walls_sha256"] = real.digest_beside("walls")
     for name, net in nets.items():
         agreed |= {f"{name}.{key}": value for key, value in net.contract.items()}
     return agreed

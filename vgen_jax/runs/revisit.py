@@ -33,7 +33,7 @@ from vgen_jax.runs.place import Place, load_place
 from vgen_jax.runs.revisit_cells import Cell, load_cell, save_cell
 from vgen_jax.runs.revisit_paths import PROTOCOLS, Protocol
 from vgen_jax.runs.revisit_report import write_page
-from vgen_jax.runs.revisit_scores import NETWORKS, PLAIN, TRUTH, Extract, compared, metric_names, score
+from vgen_jax.runs.revisit_scores import NETWORKS, PLAIN, TRUTH, WALLS, Extract, compared, metric_names, score
 from vgen_jax.types import Array, Memory, VgenError
 
 PAIRS = 16  # pairs of frames that a published network sees at once
@@ -139,10 +139,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
     cells: list[Cell] = []
     for memory, contender in {TRUTH: None, **contenders}.items():
         cells += measured(bench, memory, contender, paths, workdir / "cells")
-    results, about = gathered(settings, cells, bench.place.name), contract(bench)
+    beside = (*settings.networks, *(WALLS if all(p.walls_TW is not None for of in paths.values() for p in of) else ()))
+    results, about = gathered(settings, cells, bench.place.name, beside), contract(bench)
     write_results(workdir, {**results, "contract": about})
     shown = tuple(name for name in settings.shown_memories if name in contenders)
-    page = write_page(workdir, results, cells, about, shown, settings.networks, bench.model.data.fps, config.to_dict())
+    page = write_page(workdir, results, cells, about, shown, beside, bench.model.data.fps, config.to_dict())
     print(f"report: {page}", flush=True)
 
 
@@ -284,15 +285,21 @@ def followed(
     return videos, seconds, held, peak_mib() if seconds else math.nan
 
 
-def gathered(settings: RevisitConfig, cells: list[Cell], backbone: str) -> dict[str, float]:
-    """All numbers under flat keys ``<metric>/<memory>/<length>``, with ``_ci95`` and ``_count``."""
+def gathered(
+    settings: RevisitConfig, cells: list[Cell], backbone: str, beside: tuple[str, ...] = ()
+) -> dict[str, float]:
+    """All numbers under flat keys ``<metric>/<memory>/<length>``, with ``_ci95`` and ``_count``.
+
+    Args:
+        beside: what scored beside the place encoder, see ``metric_names``.
+    """
     results: dict[str, float] = {}
     for length in settings.lengths:
         for protocol in PROTOCOLS:
             found = {cell.memory: cell for cell in cells if (cell.length, cell.protocol) == (length, protocol)}
             if not found:
                 continue
-            for metric in metric_names(protocol, backbone, settings.networks):
+            for metric in metric_names(protocol, backbone, beside):
                 results |= compared(metric, {m: [s[metric] for s in c.scores] for m, c in found.items()}, length)
             prefix = "" if protocol == "generated" else "primed_"
             costs = {memory: cell for memory, cell in found.items() if memory != TRUTH}

@@ -15,6 +15,7 @@ import numpy as np
 from vgen_jax import build
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.revisits import revisits
+from vgen_jax.data.sims.maze_view import colors_seen, has_walls
 from vgen_jax.data.sims.paths import read_script
 from vgen_jax.data.text import encode_text, join_texts
 from vgen_jax.data.windows import future_texts
@@ -37,6 +38,7 @@ class Path(NamedTuple):
         token_CL: tokens of each chunk's text; ``None`` for a model without text.
         pairs_N2: (i, j): frame j shows the view of frame i again.
         watched: chunks until every place has been seen once.
+        walls_TW: of a maze, the colour of the wall in each column of every frame.
     """
 
     number: int
@@ -46,6 +48,7 @@ class Path(NamedTuple):
     token_CL: np.ndarray | None
     pairs_N2: np.ndarray
     watched: int
+    walls_TW: np.ndarray | None = None
 
 
 def load_paths(model: build.SlowModel, source: EpisodeSource, count: int, length: int, future: int) -> list[Path]:
@@ -78,7 +81,10 @@ def _load(model: build.SlowModel, source: EpisodeSource, number: int, length: in
     pairs_N2 = revisits(episode.extras["pose"][: length + 1])
     if not 0 < watched < length // future or not (pairs_N2[:, 1] > watched * future).any():
         raise VgenError(f"{where}: within {length} frames this path does not come back: collect others")
-    return Path(number, script.name, episode.frames_THWC[: length + 1], action, tokens, pairs_N2, watched)
+    video_THWC, walls_TW = episode.frames_THWC[: length + 1], None
+    if has_walls(episode.extras):
+        walls_TW = colors_seen(episode.extras, video_THWC.shape[2])[: length + 1]
+    return Path(number, script.name, video_THWC, action, tokens, pairs_N2, watched, walls_TW)
 
 
 def start_of(paths: list[Path], past: int, encode: Encode) -> Start:
