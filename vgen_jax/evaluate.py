@@ -102,7 +102,7 @@ def evaluate_batch(
         scores[f"ssim{name}"] = ssim(unit(frames), unit(truth)).mean(1)
     moving = np.ones(len(video), bool) if batch.pose_BTP is None else moving_windows(np.asarray(batch.pose_BTP), future)
     errors = squared_error(generated, truth), squared_error(shuffled, truth)
-    return Windows(moving, *errors, *of_text, scores), generated
+    return Windows(moving, *errors, of_text[0], of_text[1], scores), generated
 
 
 def evaluate(
