@@ -98,9 +98,9 @@ def paths_stage(
     episodes_per_shard: int = 12,
     simulator: str = "vizdoom",
     seed: int = 1_000_000,
+    kinds: tuple[str, ...] = ("look", "walk", "loop", "excursions"),
 ) -> Section:
     """Run ``collect_paths``; ``splits`` maps a name to (scenes of, actions of a path, paths). The seed is its own."""
-    kinds = ("look", "walk", "loop", "excursions")
     collect = {
         "simulator": simulator, "size": size, "chunk": chunk, "episodes_per_shard": episodes_per_shard, "seed": seed,
         "workers": workers,

@@ -10,6 +10,8 @@ stopped.
 variant  paths                       size   hardware and time
 all      5 × 48 (64 to 600 frames)   64×64  2 busy cores, 2 minutes by its parts; 550 MB
 smoke    4 (64 frames)               64×64  2 busy cores, 1 1/2 minutes
+
+Paths of mazes: ``configs/data/maze.py:paths_plain`` and so on.
 """
 
 import os

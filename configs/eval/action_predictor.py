@@ -9,9 +9,15 @@ as ``action_dir``. Data of your own: any variant, with ``data.action`` and ``dat
 variant  actions                                    frames  hardware and time
 tiny     2 dimensions, continuous                   16×16   for tests
 vizdoom  turn, forward, strafe; continuous          64×64   2 cores, 8 minutes
+maze     the motion that the poses say              64×64   2 cores; not timed idle yet
 coinrun  the 15 ids of Procgen                      64×64   2 cores; not run yet
 
-Metrics are named after the data's source in ``dataset.json``: ``fd_action_vizdoom``, ``action_error_ratio_procgen``.
+``maze`` reads what the camera did (``data.action="motion"``), not what it was told: a walk slides on and a wall stops
+it. It looks at the two frames of a step alone. ``maze.evaluate`` measures it on held-out mazes (``--config.model_dir``,
+``--config.data.data_dir``).
+
+Metrics are named after the data's source in ``dataset.json``: ``fd_action_vizdoom``, ``action_error_ratio_procgen``;
+each world of mazes has an instrument of its own, ``action_error_ratio_maze_plain``.
 """
 
 from ml_collections import ConfigDict
@@ -28,6 +34,10 @@ VARIANTS: dict[str, Section] = {
     "vizdoom": {
         "net": {**NET, "level_channels": (32, 64), "width": 128}, "action": "continuous",
         "window": (1, 8), "batch": 16, "steps": 2500, "rate": 2e-3, "cpu_devices": 2,
+    },
+    "maze": {
+        "net": {**NET, "level_channels": (16, 32), "width": 128, "mixers": 0, "grid": 8}, "action": "motion",
+        "window": (1, 16), "batch": 8, "steps": 4000, "rate": 2e-3, "cpu_devices": 0,
     },
     "coinrun": {
         "net": {**NET, "level_channels": (64, 128), "width": 256}, "action": "discrete",
@@ -49,7 +59,24 @@ def stage(v: Section, data_dir: str = "@data") -> Section:
     }
 
 
+def evaluate_stage(
+    v: Section, data_dir: str = "@data", model_dir: str = "@action/export", windows: int = 1024
+) -> Section:
+    """Run ``evaluate_action`` on validation windows."""
+    section = common.data(data_dir, "validation", (v["window"],), (1.0,), v["batch"], 0, action=v["action"])
+    return {
+        "run": "evaluate_action",
+        "model_dir": model_dir,
+        "data": {**section, "shuffle": False, "repeat": False},
+        "evaluate": {"windows": windows},
+    }
+
+
 def get_config(arg: str = "vizdoom") -> ConfigDict:
-    """The training of a variant."""
-    common.known("configs/eval/action_predictor.py", arg, VARIANTS)
-    return ConfigDict(stage(VARIANTS[arg]), convert_dict=True)
+    """The training of a variant, or with ``.evaluate`` its measurement."""
+    variant, _, stage_of = arg.partition(".")
+    v = VARIANTS[common.known("configs/eval/action_predictor.py", variant, VARIANTS)]
+    if not stage_of:
+        return ConfigDict(stage(v), convert_dict=True)
+    common.known(f"configs/eval/action_predictor.py:{variant}", stage_of, ("evaluate",), "stage")
+    return ConfigDict(evaluate_stage(v), convert_dict=True)

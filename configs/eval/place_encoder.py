@@ -8,12 +8,17 @@ with ``--config.data.data_dir=…``. ``encoder/export`` is what other runs load.
 variant  frames          size   batch      hardware and time
 tiny     1,500           16×16  8 pairs    for tests
 cpu      100,000         64×64  64 pairs   2 cores; not run whole yet, 12 minutes at most by estimate
+maze     150,000         64×64  64 pairs   2 cores; not run yet: held-out mazes with plain walls
+maze_patterned  as maze, with patterns
+
+Each world of mazes has an encoder of its own, since metrics are named after the data: ``fd_place_maze_plain``.
 """
 
 from ml_collections import ConfigDict
 
 from configs import common
 from configs.common import Section
+from configs.data import maze
 
 VARIANTS: dict[str, Section] = {
     "tiny": {
@@ -30,15 +35,30 @@ VARIANTS: dict[str, Section] = {
         "batch": 64, "per_episode": 4, "steps": 800, "rate": 1e-3, "places": 100, "cpu_devices": 2,
     },
 }  # fmt: skip
+# Short episodes, so that many mazes are seen.
+MAZE = {**VARIANTS["cpu"], "frames": {"train": 150_000, "validation": 24_000}, "episode_steps": 128, "shard": 100}
+VARIANTS["maze"] = {**MAZE, "simulator": "maze_plain"}
+VARIANTS["maze_patterned"] = {**MAZE, "simulator": "maze_patterned"}
 PAIR = {"near": 32.0, "turn": 8.0}
 APART = {"near": 96.0, "turn": 30.0}
 AUGMENT = {"tone": 0.15, "shift": 2.0, "blur": 1.5}
 
 
+def recorded(v: Section) -> Section:
+    """The stage that records."""
+    simulator = v.get("simulator", "vizdoom")
+    stage = common.collect_stage(
+        v["frames"], v["episode_steps"], v["size"], v["chunk"], v["shard"], workers=2, simulator=simulator
+    )
+    if simulator != "vizdoom":
+        stage["collect"]["maze"] = maze.world(simulator)
+    return stage
+
+
 def stages(v: Section) -> dict[str, Section]:
     """The stages of a variant, in order."""
     return {
-        "data": common.collect_stage(v["frames"], v["episode_steps"], v["size"], v["chunk"], v["shard"], workers=2),
+        "data": recorded(v),
         "encoder": {
             "run": "train",
             "objective": {"kind": "place", "loss": {"temperature": 0.1, **APART, "augment": AUGMENT}},

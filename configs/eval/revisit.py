@@ -5,11 +5,16 @@
 records scripted paths on the validation maps into ``paths`` beside the work directory where there are none yet, lets
 every memory follow them with the bundled weights, and writes results.json and report.html. A second start goes on where
 the first one stopped. Needs ``pip install -e ".[sim,eval]"``. Another model: ``--config.model_dir=…/slow/export``.
+The variants of mazes need a model and a place encoder of mazes, ``--config.model_dir`` and ``--config.place_dir``; they
+score whether the walls in view have the right colours as well, which needs no network (``walls_columns/…``).
 
 variant  what                                                               hardware and time
 all      10 memories, 64, 200 and 600 frames, 32 paths each, both protocols  2 cores, about 5 hours, by its parts
 main     5 memories, 200 frames, 32 paths each, both protocols               2 cores, about 40 minutes, by its parts
 smoke    4 memories, 64 frames, 4 paths                                      2 cores, 3 minutes
+maze     7 memories, 64 and 200 frames, 32 paths of held-out mazes, both      2 cores; not run yet
+         protocols; maze_patterned likewise
+maze_smoke  4 memories, 64 frames, 4 paths of held-out mazes                 2 cores; not run yet
 sweep    the learning of temp_lora, a setting at a time, 200 frames of       2 cores, about 2 hours, by its parts
          8 paths on the training maps
 """
@@ -21,7 +26,9 @@ from ml_collections import ConfigDict
 
 from configs import common
 from configs.common import Section
+from configs.data import maze as mazes
 from configs.data import revisit as data
+from configs.slow import maze
 
 PAST, FUTURE, SAMPLER_STEPS = 2, 4, 4
 TEMPORAL = "temp_conv|transformer_in|transformers/temporal"
@@ -81,6 +88,17 @@ TUNED = {
     "centre": contender("temp_lora", **PAPER),
     **{name: contender("temp_lora", **{**PAPER, **changes}) for name, changes in SWEEP.items()},
 }
+# The paper's setting with the actions kept, since a maze's model is told of its actions; the paper's nulls them.
+OF_MAZES = {
+    "none": contender("none"),
+    "context": contender("context"),
+    "anchor": contender("anchor"),
+    "retrieval": contender("retrieval"),
+    "temp_lora": contender("temp_lora", **PAPER),
+    "temp_lora_actions": contender("temp_lora", **PAPER, actions="keep"),
+    "temp_lora_last": contender("temp_lora", **common.last_layer()),
+}
+SMOKE = ("none", "retrieval", "temp_lora", "temp_lora_last")
 
 VARIANTS: dict[str, Section] = {
     "all": {
@@ -97,6 +115,17 @@ VARIANTS: dict[str, Section] = {
         "memories": {name: MEMORIES[name] for name in ("none", "retrieval", "temp_lora", "temp_lora_last")},
         "shown_memories": ("none", "retrieval", "temp_lora", "temp_lora_last"),
     },
+    **{
+        world: {
+            "paths": paths, "split": "revisit", "lengths": (64, 200), "count": 32, "batch": 16, "shown": 4,
+            "memories": OF_MAZES, "shown_memories": SMOKE,
+        }
+        for world, paths in (("maze", "paths_plain"), ("maze_patterned", "paths_patterned"))
+    },
+    "maze_smoke": {
+        "paths": "paths_smoke", "split": "revisit", "lengths": (64,), "count": 4, "batch": 4, "shown": 2,
+        "memories": {name: OF_MAZES[name] for name in SMOKE}, "shown_memories": SMOKE,
+    },
     "sweep": {
         "paths": "all", "split": "revisit_tune", "lengths": (200,), "count": 8, "batch": 8, "shown": 2,
         "memories": TUNED, "shown_memories": ("none", "centre"),
@@ -107,13 +136,14 @@ VARIANTS: dict[str, Section] = {
 def get_config(arg: str = "all") -> ConfigDict:
     """The run of a variant."""
     v = VARIANTS[common.known("configs/eval/revisit.py", arg, VARIANTS)]
+    of_maze = arg.startswith("maze")
     return ConfigDict(
         {
             "run": "revisit",
             "data_dir": "@paths",
-            "collect": data.get_config(v["paths"]).to_dict(),
-            "model_dir": "asset:vizdoom/slow",
-            "place_dir": "asset:vizdoom/place",
+            "collect": (mazes if of_maze else data).get_config(v["paths"]).to_dict(),
+            "model_dir": "" if of_maze else "asset:vizdoom/slow",
+            "place_dir": "" if of_maze else "asset:vizdoom/place",
             "weights_dir": "",
             "revisit": {
                 "split": v["split"], "lengths": v["lengths"], "paths": v["count"], "batch": v["batch"],
@@ -122,7 +152,7 @@ def get_config(arg: str = "all") -> ConfigDict:
                 "memories": (), "networks": (),
             },
             "memories": v["memories"],
-            "sampler": common.sampler(SAMPLER_STEPS),
+            "sampler": common.sampler(maze.SAMPLER_STEPS if of_maze else SAMPLER_STEPS),
         },
         convert_dict=True,
     )  # fmt: skip

@@ -109,6 +109,16 @@ def test_both_folders_have_to_fit(tmp_path: Path) -> None:
         Cut(-1, 0)
 
 
+def test_walls_are_cut_with_their_frames(tmp_path: Path) -> None:
+    walls = np.arange(7 * 3).reshape(7, 3)
+    write_clip(tmp_path / "x.npz", frames(7), None, None, walls)
+    write_clip(tmp_path / "y.npz", frames(7), None, None)
+    clips = Clips(tmp_path, "real", Cut(2, 4))
+    found = clips.walls(0)
+    assert found is not None and clips.walls(1) is None
+    np.testing.assert_array_equal(found, walls[2:6])
+
+
 def test_what_lies_beside_the_frames_is_cut_alike(tmp_path: Path) -> None:
     video, actions = frames(7), np.arange(6)
     for name in ("x", "y"):

@@ -1,5 +1,6 @@
 """Clips of recorded episodes and of a model's continuations, scored as any other folder."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tests import tiny
 from tests.tasks.test_action import random_reader
 from vgen_jax import runs
 from vgen_jax.config import section
+from vgen_jax.data.motion import realised_motion
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.revisits import revisits
 from vgen_jax.evaluation import sources
@@ -70,6 +72,20 @@ def test_recorded_clips_are_the_recordings(folder: Path, tmp_path: Path) -> None
             pose = source.head(episode).tensors["extras.pose"][boundary - 1 : boundary + 5]
             np.testing.assert_allclose((np.diff(pose[:, 0]) / 10) % tiny.SIZE, 1 + (clip["actions"][:, 0] == 5))
             np.testing.assert_array_equal(clip["visits"], revisits(pose[2:]) + 2)
+
+
+def test_clips_may_hold_what_the_poses_say(folder: Path, tmp_path: Path) -> None:
+    data = sources.recorded(str(folder / "data"), dataclasses.replace(WINDOWS, action="motion"))
+    sources.write_recorded(data, tmp_path / "clips")
+    for number, (episode, boundary) in enumerate(data.windows):
+        with np.load(tmp_path / "clips" / f"{number:06d}.npz") as clip:
+            pose = data.source.head(episode).tensors["extras.pose"][boundary - 1 : boundary + 5]
+            np.testing.assert_allclose(clip["actions"], realised_motion(pose))
+            assert "walls" not in clip.files
+    with pytest.raises(VgenError, match="no actions 'joystick'"):
+        sources.recorded(str(folder / "data"), dataclasses.replace(WINDOWS, action="joystick"))
+    with pytest.raises(VgenError, match="windows.action is 'motion', but the action predictor reads continuous"):
+        evaluate_videos.run(settings(folder, **{"windows.action": "motion"}), tmp_path / "out")
 
 
 def generated(folder: Path, target: Path, batch_size: int) -> list[np.ndarray]:
@@ -155,7 +171,7 @@ def test_an_unfinished_training_is_scored(folder: Path, tmp_path: Path, monkeypa
         ({"real": "slow"}, "give recorded episodes as --config.real"),
         ({"windows.frames": 5, "cut.frames": 4}, "windows.frames 5 is no multiple of model.future 2"),
         ({"windows.count": 4000}, "4000 windows asked of split validation"),
-        ({"windows.action": "spoken"}, "the data have continuous, discrete"),
+        ({"windows.action": "spoken"}, "use one of continuous, discrete, motion"),
         (
             {"score.metrics": ("fd_action_elsewhere",)},
             "predictor of test, which fd_action_elsewhere is not named after",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from vgen_jax.metrics.sharpness import gradient_energy, sharpness
+from vgen_jax.metrics.sharpness import absolute_laplacian, gradient_energy, sharpness
 from vgen_jax.types import VgenError
 
 
@@ -35,3 +35,15 @@ def test_a_known_ramp() -> None:
 def test_flat_real_frames_are_refused() -> None:
     with pytest.raises(VgenError, match="flat"):
         sharpness(video(), np.zeros_like(video()))
+
+
+def test_the_laplacian_of_one_bright_pixel() -> None:
+    """Four times its height at the pixel, once at each of its four neighbours; a ramp has none."""
+    frames = np.zeros((2, 7, 8, 3), np.uint8)
+    frames[0, 3, 4] = 255
+    frames[1] = np.arange(8, dtype=np.uint8)[:, None] * 9
+    np.testing.assert_allclose(absolute_laplacian(frames), [8 / (5 * 6), 0], atol=1e-12)
+    blurred = gaussian_filter(video(), (0, 1, 1, 0))
+    assert absolute_laplacian(blurred).mean() < absolute_laplacian(video()).mean()
+    with pytest.raises(VgenError, match="uint8"):
+        absolute_laplacian(frames.astype(np.float32))

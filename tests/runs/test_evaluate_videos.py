@@ -21,6 +21,7 @@ from vgen_jax.evaluation.place_encoder import PlaceConfig, place_network
 from vgen_jax.files.exports import digest, export
 from vgen_jax.metrics.features import FeatureNet
 from vgen_jax.runs import compare_results, evaluate_videos
+from vgen_jax.simulators.maze_view import wall_shades
 from vgen_jax.types import VgenError
 
 CONFIG = "configs/eval/videos.py"
@@ -150,11 +151,63 @@ def test_the_place_encoder_has_a_distance_of_its_own(folders: dict[str, Path], t
     assert found["real"]["fd_place_vizdoom_count_real"] == 6 * COUNT
     assert found["real"]["contract"]["fd_place_vizdoom.sha256"] == digest(tmp_path / "place")
     export(tmp_path / "other", params, {"place": shape, "name": "place_elsewhere"})
-    for folder, named in (("other", "no place encoder of VizDoom"), ("none", "is missing")):
+    for folder, named in (("other", "holds no place_vizdoom"), ("none", "is missing")):
         with pytest.raises(VgenError, match=named):
             run(folders["real"], folders["much"], tmp_path / "out", **{**changes, "place_dir": str(tmp_path / folder)})
     with pytest.raises(VgenError, match="--config.place_dir=FOLDER"):
         run(folders["real"], folders["much"], tmp_path / "out", **{**changes, "place_dir": ""})
+
+
+def test_a_place_encoder_of_any_data_serves(folders: dict[str, Path], tmp_path: Path) -> None:
+    shape = {"level_channels": (8, 8), "blocks_per_level": 1, "width": 8, "norm_groups": 4, "dtype": "float32"}
+    params = tiny.random_params(place_network(PlaceConfig(**shape)).init, np.zeros((1, 8, 8, 3), np.float32))["params"]
+    export(tmp_path / "place", params, {"place": shape, "name": "place_maze_plain"})
+    changes = {"score.metrics": ("fd_place_maze_plain",), "place_dir": str(tmp_path / "place")}
+    assert run(folders["real"], folders["much"], tmp_path / "out", **changes)["fd_place_maze_plain"] > 0
+    with pytest.raises(VgenError, match="holds no place_vizdoom, the encoder that fd_place_vizdoom is named after"):
+        run(folders["real"], folders["much"], tmp_path / "no", **{**changes, "score.metrics": ("fd_place_vizdoom",)})
+    with pytest.raises(VgenError, match=r"'fd_place_': use some of .*fd_place_<data>"):
+        run(folders["real"], folders["much"], tmp_path / "no", **{"score.metrics": ("fd_place_",)})
+
+
+def test_sharpness_of_a_set_is_a_ratio_of_means(tmp_path: Path) -> None:
+    """Where a real video is flat there is still a ratio; the last frames alone may differ from the rest."""
+    for n, name in enumerate("abcdef"):
+        real = np.zeros((8, 8, 8, 3), np.uint8)
+        real[:, :, 4:] = 40 * n  # the first is flat
+        made = real.copy()
+        made[-scoring.LAST :] //= 2
+        for role, video in (("real", real), ("made", made)):
+            (tmp_path / role).mkdir(exist_ok=True)
+            np.savez(tmp_path / role / f"{name}.npz", frames=video)
+    names = tuple(scoring.SHARPNESS_RATIOS)
+    found = run(tmp_path / "real", tmp_path / "made", tmp_path / "out", **{"score.metrics": names})
+    wanted = {
+        "gradient_ratio": 0.625,
+        "gradient_ratio_last": 0.25,
+        "laplacian_ratio": 0.75,
+        "laplacian_ratio_last": 0.5,
+    }
+    for name, value in wanted.items():
+        assert found[name] == pytest.approx(value) and found[f"{name}_low"] <= value <= found[f"{name}_high"]
+
+
+def test_walls_are_counted_where_they_are_known(tmp_path: Path) -> None:
+    shades = wall_shades()
+    for n, name in enumerate("ab"):
+        walls = np.random.default_rng(n).integers(0, 12, (6, 10))
+        real = np.broadcast_to(shades[walls, 0][:, None], (6, 16, 10, 3)).copy()
+        made = real.copy()
+        made[2:, :, : 3 * n] = shades[(walls[2:, : 3 * n] + 1) % 12, 0][:, None]
+        for role, video in (("real", real), ("made", made)):
+            (tmp_path / role).mkdir(exist_ok=True)
+            np.savez(tmp_path / role / f"{name}.npz", frames=video, **({"walls": walls} if role == "real" else {}))
+    found = run(tmp_path / "real", tmp_path / "made", tmp_path / "out", **{"score.metrics": ("walls",), "cut.skip": 1})
+    assert found["walls_columns"] == pytest.approx((1 + (1 + 4 * 0.7) / 5) / 2)
+    assert found["walls_frames"] == pytest.approx((1 + 1 / 5) / 2) and found["walls_clips"] == 0.5
+    assert found["walls_columns_real"] == found["walls_clips_real"] == 1 and found["walls_clips_count"] == 2
+    with pytest.raises(VgenError, match=r"a\.npz does not say where walls are"):
+        run(tmp_path / "made", tmp_path / "real", tmp_path / "no", **{"score.metrics": ("walls",)})
 
 
 def test_a_place_that_is_seen_again(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -101,8 +101,8 @@ def test_the_follower_stops_at_the_first_miss() -> None:
 
 def test_paths_are_balanced_over_kinds_and_scenes() -> None:
     config, scenes = PathsConfig("validation", 48, 64, KINDS), tuple("abcdef")
-    found = {(KINDS[n % 4], path_scene(scenes, config, n)) for n in range(24)}
-    assert len(found) == 24
+    found = {(KINDS[n % len(KINDS)], path_scene(scenes, config, n)) for n in range(30)}
+    assert len(found) == 30
 
 
 def test_unfit_settings_are_refused() -> None:

@@ -13,6 +13,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from vgen_jax.data.motion import MOTION
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.windows import ActionChoice, Sample, WindowIndex, WindowReader
 from vgen_jax.types import VgenError, VideoBatch
@@ -174,7 +175,7 @@ def rows_of(batch_size: int, process_index: int, process_count: int) -> slice:
 
 
 def _check_spaces(config: BatchesConfig, source: EpisodeSource) -> None:
-    if config.action != "none" and config.action not in source.info.action_spaces:
+    if config.action not in ("none", MOTION) and config.action not in source.info.action_spaces:
         found = ", ".join(source.info.action_spaces) or "none"
         raise VgenError(f"{config.data_dir}: action={config.action!r} is not in the data, which has: {found}")
 

@@ -11,12 +11,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from vgen_jax.data.codec import Head
+from vgen_jax.data.motion import actions_of, space_of
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.schema import TextSpan
 from vgen_jax.data.text import encode_text, join_texts
 from vgen_jax.types import VgenError
 
-ActionChoice = Literal["continuous", "discrete", "none"]
+ActionChoice = Literal["continuous", "discrete", "motion", "none"]
 Sample = dict[str, np.ndarray]
 
 
@@ -72,7 +73,7 @@ class WindowReader:
     """Reads windows of one length.
 
     Attributes:
-        action: which action space a sample carries.
+        action: which action space a sample carries; ``motion`` is what the poses say (``data.motion``).
         token_length: L, 0 for no text.
         with_pose: whether a sample carries the pose.
     """
@@ -111,8 +112,8 @@ class WindowReader:
         """What goes with the frames [start, stop)."""
         sample: Sample = {}
         if self.action != "none":
-            values = self._tensor(head, f"actions.{self.action}")[start : stop - 1]
-            space = self.source.info.action_spaces[self.action]
+            values = actions_of(head.tensors, self.action)[start : stop - 1]
+            space = space_of(self.source.info, self.action)
             sample["action"] = np.concatenate([np.zeros((1, space.width), np.float32), space.to_model(values)])
             sample["action_valid"] = np.arange(stop - start) > 0
         if self.token_length:

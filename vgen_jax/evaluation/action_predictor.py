@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vgen_jax.config import section
+from vgen_jax.config import later, section
 from vgen_jax.data.schema import ActionSpace
 from vgen_jax.evaluation.scoring import FD_ACTION, FD_FRAMES, LPIPS_ACTION, RATIO
 from vgen_jax.files.exports import check_matches, digest, load_export
 from vgen_jax.metrics.features import FeatureNet
 from vgen_jax.metrics.lpips import unweighted_distance
 from vgen_jax.models.action_nets import ActionPredictor, still_maps
+from vgen_jax.models.place import GRID
 from vgen_jax.nn.pixels import to_unit
 from vgen_jax.objectives.action import ActionTarget, normalised
 from vgen_jax.types import Array, Params, VgenError
@@ -32,6 +33,7 @@ class ActionConfig:
     mixers: int
     norm_groups: int
     dtype: str
+    grid: int = later(GRID)
 
 
 class ActionReader(NamedTuple):

@@ -1,7 +1,8 @@
 """Folders of videos as clips to be scored: found, read whole, checked, cut to the same frames.
 
 An ``.npz`` file may hold, beside ``frames``, what some metrics need of a real video: ``actions``, one fewer than frames
-(raw units (T, A), or ids (T,)), and ``visits`` (N, 2), numbers (i, j) of frames that show one view, i before j.
+(raw units (T, A), or ids (T,)), ``visits`` (N, 2), numbers (i, j) of frames that show one view, i before j, and, of a
+maze, ``walls`` (T, W), the colour of the wall in each column of every frame.
 """
 
 import dataclasses
@@ -138,6 +139,11 @@ class Clips:
         pairs = np.asarray(pairs, np.int64).reshape(-1, 2) - self.cut.skip
         return pairs[((pairs >= 0) & (pairs < self.shape[0])).all(1)]
 
+    def walls(self, number: int) -> np.ndarray | None:
+        """(T, W) colours of the walls in the frames that count; ``None`` where the video is of no maze."""
+        walls_TW = _beside(self.paths[number], "walls")
+        return None if walls_TW is None else walls_TW[self.cut.skip : self.cut.skip + self.shape[0]]
+
     def digest(self) -> str:
         """SHA-256 of the videos' names and frames, as they count."""
         found = hashlib.sha256()
@@ -161,9 +167,15 @@ class Clips:
         return f"{', '.join(kinds)} ({'lossy' if set(kinds) & set(LOSSY) else 'lossless'})"
 
 
-def write_clip(path: Path, frames_THWC: np.ndarray, actions: np.ndarray | None, visits_N2: np.ndarray | None) -> None:
+def write_clip(
+    path: Path,
+    frames_THWC: np.ndarray,
+    actions: np.ndarray | None,
+    visits_N2: np.ndarray | None,
+    walls_TW: np.ndarray | None = None,
+) -> None:
     """A clip as an ``.npz`` file that ``Clips`` reads; it appears under its name only when it is whole."""
-    beside = {"actions": actions, "visits": visits_N2}
+    beside = {"actions": actions, "visits": visits_N2, "walls": walls_TW}
     arrays: dict[str, Any] = {name: values for name, values in beside.items() if values is not None}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")

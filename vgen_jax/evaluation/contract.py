@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 
 from vgen_jax.evaluation.clips import Clips
-from vgen_jax.evaluation.scoring import RATIO, RETURNS, SCUTS, ScoreConfig, is_distance
+from vgen_jax.evaluation.scoring import RATIO, SCUTS, WALLS, ScoreConfig, is_distance, is_return
 from vgen_jax.metrics.features import FeatureNet
 
 
@@ -36,8 +36,10 @@ def contract(real: Clips, generated: Clips, settings: ScoreConfig, nets: dict[st
         agreed["scuts.detector"] = f"AdaptiveDetector, PySceneDetect {importlib.metadata.version('scenedetect')}"
     if any(name.startswith(RATIO) for name in settings.metrics):
         agreed["actions_sha256"] = real.digest_beside("actions")
-    if any(name in RETURNS for name in settings.metrics):
+    if any(is_return(name) for name in settings.metrics):
         agreed["visits_sha256"] = real.digest_beside("visits")
+    if WALLS in settings.metrics:
+        agreed["walls_sha256"] = real.digest_beside("walls")
     for name, net in nets.items():
         agreed |= {f"{name}.{key}": value for key, value in net.contract.items()}
     return agreed

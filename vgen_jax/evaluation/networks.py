@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from vgen_jax.convert import feature_nets
+from vgen_jax.data.motion import MOTION, MOTION_SPACE
 from vgen_jax.evaluation.action_predictor import (
     ActionReader,
     distance_net,
@@ -16,13 +17,12 @@ from vgen_jax.evaluation.action_predictor import (
     steps_net,
 )
 from vgen_jax.evaluation.place_encoder import load_place_export
-from vgen_jax.evaluation.scoring import FD_ACTION, FD_FRAMES, FD_PLACE, LPIPS_ACTION, OF_ACTIONS, RATIO, ActionTest
+from vgen_jax.evaluation.scoring import FD_ACTION, FD_FRAMES, LPIPS_ACTION, OF_ACTIONS, OF_PLACES, RATIO, ActionTest
 from vgen_jax.files.exports import digest
 from vgen_jax.metrics.features import FeatureNet
 from vgen_jax.nn.pixels import to_unit
 from vgen_jax.types import Array, Params, VgenError
 
-OF_PLACES = {FD_PLACE: "fd_", "src_place_vizdoom": "src_"}  # metric -> what is left of it without the encoder's name
 OF_FEATURES = {FD_ACTION: distance_net, FD_FRAMES: frames_net, LPIPS_ACTION: perceptual_net}
 
 
@@ -44,6 +44,13 @@ class Nets(NamedTuple):
         return {**self.features, f"{RATIO}{self.reader.source}": steps_net(self.reader, frames)}
 
     @property
+    def reads(self) -> str:
+        """What the reader reads: ``motion``, or the kind of its actions; ``any`` where there is none."""
+        if self.reader is None:
+            return "any"
+        return MOTION if self.reader.space == MOTION_SPACE else self.reader.space.kind
+
+    @property
     def test(self) -> ActionTest | None:
         """How the reader's actions are compared."""
         return None if self.reader is None else ActionTest(self.reader.space.kind, self.reader.wanted)
@@ -58,7 +65,7 @@ def load_nets(metrics: Sequence[str], config: ConfigDict) -> Nets:
     found = {
         name: feature_nets.feature_net(name, config.weights_dir) for name in metrics if name in feature_nets.ORIGINALS
     }
-    found |= {name: place_net(config.place_dir, name) for name in metrics if name in OF_PLACES}
+    found |= {name: place_net(config.place_dir, name) for name in metrics if name.startswith(OF_PLACES)}
     of_actions = [name for name in metrics if name.startswith(OF_ACTIONS)]
     if not of_actions:
         return Nets(found, None)
@@ -77,8 +84,8 @@ def load_nets(metrics: Sequence[str], config: ConfigDict) -> Nets:
     return Nets(found, reader if any(name.startswith(RATIO) for name in of_actions) else None)
 
 
-def place_net(folder: str, metric: str = FD_PLACE) -> FeatureNet:
-    """The place encoder of an export folder (see ``models.place``) as the network of a metric of ``OF_PLACES``.
+def place_net(folder: str, metric: str) -> FeatureNet:
+    """The place encoder of an export folder (see ``models.place``) as the network of a metric of ``scoring.OF_PLACES``.
 
     Raises:
         VgenError: no folder, one of another network, or an encoder of other places.
@@ -86,8 +93,9 @@ def place_net(folder: str, metric: str = FD_PLACE) -> FeatureNet:
     if not folder:
         raise VgenError(f"{metric} needs a place encoder: give --config.place_dir=FOLDER, an export of one")
     name, encoder, params = load_place_export(Path(folder))
-    if f"{OF_PLACES[metric]}{name}" != metric:
-        raise VgenError(f"{folder} holds no place encoder of VizDoom, which {metric} is named after: give another one")
+    wanted = metric.partition("_")[2]  # fd_place_vizdoom, src_place_vizdoom: of place_vizdoom
+    if name != wanted:
+        raise VgenError(f"{folder} holds no {wanted}, the encoder that {metric} is named after: give another one")
 
     def apply(params: Params, frames: Array) -> Array:
         code: Any = encoder.apply({"params": params}, to_unit(frames))

@@ -3,7 +3,8 @@
 For every window the next f_g frames are generated from the real f_p past frames and the real actions, and compared with
 what the simulator showed. Beside each number stands the same for "repeat the last frame", the baseline that needs no
 model. The action shuffle ratio is the mean squared error with the actions of another window divided by that with the
-true ones, at the same noise: 1 means that the model ignores its actions.
+true ones, at the same noise: 1 means that the model ignores its actions. The text shuffle ratio is the same of texts,
+with every action unknown: are commands obeyed that are only said?
 """
 
 import dataclasses
@@ -45,6 +46,8 @@ class Windows(NamedTuple):
     moving: np.ndarray
     mse: np.ndarray
     mse_shuffled: np.ndarray
+    mse_text: np.ndarray
+    mse_text_shuffled: np.ndarray
     scores: dict[str, np.ndarray]
 
 
@@ -67,6 +70,12 @@ def shuffled_actions(batch: VideoBatch) -> VideoBatch:
     )
 
 
+def texts_alone(batch: VideoBatch) -> VideoBatch:
+    """The batch with every action unknown; texts stay."""
+    known = batch.action_valid_BT
+    return dataclasses.replace(batch, action_valid_BT=None if known is None else np.zeros_like(np.asarray(known)))
+
+
 def unit(frames: np.ndarray) -> np.ndarray:
     """uint8 frames to float32 in [0, 1]."""
     return np.asarray(frames, np.float32) / 255.0
@@ -77,28 +86,42 @@ def squared_error(a_BTHWC: np.ndarray, b_BTHWC: np.ndarray) -> np.ndarray:
     return ((unit(a_BTHWC) - unit(b_BTHWC)) ** 2).mean((1, 2, 3, 4))
 
 
-def evaluate_batch(networks: EvaluatedModel, batch: VideoBatch, future: int, rng: Key) -> tuple[Windows, np.ndarray]:
-    """Scores one batch; also returns its generated frames."""
+def evaluate_batch(
+    networks: EvaluatedModel, batch: VideoBatch, future: int, rng: Key, text: bool = False
+) -> tuple[Windows, np.ndarray]:
+    """Scores one batch; also returns its generated frames. ``text``: with texts alone as well, else these are NaN."""
     video = np.asarray(batch.video_BTHWC)
     truth, last = video[:, -future:], video[:, -future - 1 : -future]
     repeated = np.broadcast_to(last, truth.shape)
     generated = np.asarray(networks.next_chunk(batch, rng))
     shuffled = np.asarray(networks.next_chunk(shuffled_actions(batch), rng))
+    of_text = [np.full(len(video), np.nan)] * 2
+    if text:
+        told = texts_alone(batch)
+        of_text = [
+            squared_error(np.asarray(networks.next_chunk(b, rng)), truth) for b in (told, shuffled_actions(told))
+        ]
     scores = {}
     for name, frames in (("", generated), ("_repeat_last", repeated)):
         scores[f"psnr{name}"] = psnr(unit(frames), unit(truth)).mean(1)
         scores[f"ssim{name}"] = ssim(unit(frames), unit(truth)).mean(1)
     moving = np.ones(len(video), bool) if batch.pose_BTP is None else moving_windows(np.asarray(batch.pose_BTP), future)
-    return Windows(moving, squared_error(generated, truth), squared_error(shuffled, truth), scores), generated
+    errors = squared_error(generated, truth), squared_error(shuffled, truth)
+    return Windows(moving, *errors, of_text[0], of_text[1], scores), generated
 
 
-def evaluate(networks: EvaluatedModel, batches: Iterable[VideoBatch], future: int, rng: Key) -> dict[str, float]:
+def evaluate(
+    networks: EvaluatedModel, batches: Iterable[VideoBatch], future: int, rng: Key, text: bool = False
+) -> dict[str, float]:
     """Scores every batch.
+
+    Args:
+        text: measure how far texts alone are obeyed, too.
 
     Returns:
         ``psnr`` (dB), ``ssim``, the same ``_repeat_last``, all of them again ``_moving`` (windows in which the camera
         moves), each with ``_ci95`` and ``_count``; ``eps_loss``; ``psnr_gain_moving``; ``action_shuffle_ratio`` with
-        its 95 % bootstrap interval, over moving windows.
+        its 95 % bootstrap interval, over moving windows, and where asked for ``text_shuffle_ratio`` likewise.
 
     Raises:
         VgenError: if no window moves.
@@ -106,7 +129,7 @@ def evaluate(networks: EvaluatedModel, batches: Iterable[VideoBatch], future: in
     parts, losses = [], []
     for number, batch in enumerate(batches):
         key = jax.random.fold_in(rng, number)
-        windows, _ = evaluate_batch(networks, batch, future, key)
+        windows, _ = evaluate_batch(networks, batch, future, key, text)
         parts.append(windows)
         losses.append({k: float(v) for k, v in networks.loss(batch, key).items()})
     moving = np.concatenate([p.moving for p in parts])
@@ -118,8 +141,9 @@ def evaluate(networks: EvaluatedModel, batches: Iterable[VideoBatch], future: in
         results |= mean_of(name, values) | mean_of(f"{name}_moving", values[moving])
     gain = np.concatenate([p.scores["psnr"] - p.scores["psnr_repeat_last"] for p in parts])
     results |= mean_of("psnr_gain_moving", gain[moving])
-    true, shuffled = (np.concatenate([getattr(p, n) for p in parts])[moving] for n in ("mse", "mse_shuffled"))
-    results |= shuffle_ratio(true, shuffled)
+    for name, field in (("action", "mse"), ("text", "mse_text")) if text else (("action", "mse"),):
+        true, shuffled = (np.concatenate([getattr(p, n) for p in parts])[moving] for n in (field, f"{field}_shuffled"))
+        results |= shuffle_ratio(true, shuffled, f"{name}_shuffle_ratio")
     for name in losses[0]:
         results |= mean_of(name, np.asarray([part[name] for part in losses]))
     return results
@@ -131,14 +155,14 @@ def mean_of(name: str, values: np.ndarray) -> dict[str, float]:
     return metric.compute(metric.update(metric.init(), values=values))
 
 
-def shuffle_ratio(true: np.ndarray, shuffled: np.ndarray) -> dict[str, float]:
-    """The action shuffle ratio of the windows' errors, with a 95 % bootstrap interval over windows."""
+def shuffle_ratio(true: np.ndarray, shuffled: np.ndarray, name: str = "action_shuffle_ratio") -> dict[str, float]:
+    """A shuffle ratio of the windows' errors, with a 95 % bootstrap interval over windows."""
     low, high = ratio_interval(shuffled, true)
     ratio = float(shuffled.mean() / true.mean())
     return {
-        "action_shuffle_ratio": ratio,
-        "action_shuffle_ratio_low": low,
-        "action_shuffle_ratio_high": high,
+        name: ratio,
+        f"{name}_low": low,
+        f"{name}_high": high,
     }
 
 

@@ -21,31 +21,44 @@ from vgen_jax.metrics.frechet import Frechet
 from vgen_jax.metrics.hosts import gather, merged
 from vgen_jax.metrics.scene_cuts import scene_cuts
 from vgen_jax.metrics.scene_return import scene_return
-from vgen_jax.metrics.sharpness import sharpness
+from vgen_jax.metrics.sharpness import absolute_laplacian, gradient_energy, sharpness
+from vgen_jax.metrics.walls import ENOUGH, columns_right, shares_right
+from vgen_jax.simulators.maze_view import wall_shades
 from vgen_jax.types import VgenError
 
 FRAME_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {"psnr": psnr, "ssim": ssim}
 SCUTS, SHARPNESS = "scuts", "sharpness"
+LAST = 4  # frames
+# Ratios of a set's mean sharpness to that of the real frames, over all frames or over the last ones of each video. A
+# ratio for each video, as ``sharpness`` has, breaks down where a camera stands before a wall of one colour.
+SHARPNESS_RATIOS = {
+    "gradient_ratio": (gradient_energy, 0), "gradient_ratio_last": (gradient_energy, LAST),
+    "laplacian_ratio": (absolute_laplacian, 0), "laplacian_ratio_last": (absolute_laplacian, LAST),
+}  # fmt: skip
+WALLS = "walls"  # of mazes, see ``metrics.walls``; the real videos' own score is beside it
 PAIRS = ("psnr", "ssim", "lpips_vgg", "lpips_alex", SHARPNESS)
-FD_PLACE = "fd_place_vizdoom"  # in-domain, for when no weights of ImageNet or Kinetics are at hand
-RETURNS = ("src_resnet18", "src_place_vizdoom")
+# Named after the data that a place encoder knows: fd_place_vizdoom, src_place_maze_plain. In-domain, for when no
+# weights of ImageNet or Kinetics are at hand.
+FD_PLACE, SRC_PLACE, SRC_RESNET = "fd_place_", "src_place_", "src_resnet18"
+OF_PLACES = (FD_PLACE, SRC_PLACE)
 # Named after the data that the action predictor knows: action_error_ratio_vizdoom, fd_action_procgen. The last three
 # stand for FVD, FID and LPIPS where no weights of ImageNet or Kinetics are at hand.
 RATIO, FD_ACTION, FD_FRAMES, LPIPS_ACTION = "action_error_ratio_", "fd_action_", "fd_frames_", "lpips_action_"
 OF_ACTIONS = (RATIO, FD_ACTION, FD_FRAMES, LPIPS_ACTION)
-NAMED = (*PAIRS, SCUTS, *RETURNS, "fid_inception", "fvd_i3d", FD_PLACE)
-METRICS = (*NAMED, *(f"{prefix}<data>" for prefix in OF_ACTIONS))
+NAMED = (*PAIRS, *SHARPNESS_RATIOS, WALLS, SCUTS, SRC_RESNET, "fid_inception", "fvd_i3d")
+METRICS = (*NAMED, *(f"{prefix}<data>" for prefix in (*OF_PLACES, *OF_ACTIONS)))
 FPS = 8.0  # of scene cuts, which are counted in frames
 
 
 def is_distance(name: str) -> bool:
     """Whether a metric is a Fréchet distance of two sets."""
-    return name in ("fid_inception", "fvd_i3d", FD_PLACE) or name.startswith((FD_ACTION, FD_FRAMES))
+    return name in ("fid_inception", "fvd_i3d") or name.startswith((FD_PLACE, FD_ACTION, FD_FRAMES))
 
 
 def is_known(name: str) -> bool:
     """Whether there is such a metric; data may have any name."""
-    return name in NAMED or (name.startswith(OF_ACTIONS) and name not in OF_ACTIONS)
+    of_data = (*OF_PLACES, *OF_ACTIONS)
+    return name in NAMED or (name.startswith(of_data) and name not in of_data)
 
 
 def is_of_pairs(name: str) -> bool:
@@ -53,9 +66,14 @@ def is_of_pairs(name: str) -> bool:
     return name in PAIRS or name.startswith(LPIPS_ACTION)
 
 
+def is_return(name: str) -> bool:
+    """Whether a metric compares the frames of a video that comes back to a place."""
+    return name == SRC_RESNET or name.startswith(SRC_PLACE)
+
+
 def needs_pairs(name: str) -> bool:
     """Whether a metric is of a generated video and the real one of the same name."""
-    return is_of_pairs(name) or name in RETURNS or name.startswith(RATIO)
+    return is_of_pairs(name) or is_return(name) or name in (*SHARPNESS_RATIOS, WALLS) or name.startswith(RATIO)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +81,7 @@ class ScoreConfig:
     """What to measure.
 
     Attributes:
-        metrics: of ``METRICS``, with the name of the action predictor's data for ``<data>``.
+        metrics: of ``METRICS``, with the name of the place encoder's or action predictor's data for ``<data>``.
         paired: whether a generated video is a prediction of the real one of the same name.
         batch_size: videos at a time, over all devices of a process; changes memory and speed only.
     """
@@ -130,6 +148,7 @@ def score(
         **_pair_values(real, generated, config, nets),
         **_cut_values(generated, config),
         **_return_values(real, generated, config, nets),
+        **_wall_values(real, generated, config),
     }
     for name, mine in values.items():
         metric = Mean(name)
@@ -143,6 +162,8 @@ def score(
             if actions is None:
                 raise VgenError(f"{name} needs an action predictor: give one, or leave it out")
             found = _action_ratio(real, generated, config.batch_size, nets[name], actions)
+        elif name in SHARPNESS_RATIOS:
+            found = _sharpness_ratio(name, real, generated)
         results |= found[0]
         rows |= found[1]
     return Scores(results, rows)
@@ -193,7 +214,7 @@ def _return_values(
 ) -> dict[str, dict[int, float]]:
     """SRC of every generated video that comes back to a place, and under ``<name>_real`` that of the real one."""
     values: dict[str, dict[int, float]] = {}
-    for name in (name for name in config.metrics if name in RETURNS):
+    for name in (name for name in config.metrics if is_return(name)):
         extract = extractor(nets[name], 1)
         for role, key in (("generated", name), ("real", f"{name}_real")):
             values[key] = {}
@@ -208,6 +229,44 @@ def _return_values(
                 "(.npz), or leave it out"
             )
     return values
+
+
+def _wall_values(real: Clips, generated: Clips, config: ScoreConfig) -> dict[str, dict[int, float]]:
+    """The share of right columns, of right frames, and whether the columns suffice, of either video of a maze."""
+    values: dict[str, dict[int, float]] = {}
+    if WALLS not in config.metrics:
+        return values
+    for role, ending in (("generated", ""), ("real", "_real")):
+        for (number,) in _batches(real, 1, f"{WALLS} {role}"):
+            wanted_TW = real.walls(number)
+            if wanted_TW is None:
+                raise VgenError(
+                    f"{real.paths[number]} does not say where walls are: store their colours as 'walls' (.npz), or "
+                    f"leave {WALLS} out"
+                )
+            (at,) = [number] if role == "real" else _partners(real, generated, [number])
+            video = (real if role == "real" else generated).read([at])[0]
+            columns, frames = shares_right(columns_right(video, wanted_TW, wall_shades()))
+            found = {"columns": columns, "frames": frames, "clips": float(columns >= ENOUGH)}
+            for name, share in found.items():
+                values.setdefault(f"{WALLS}_{name}{ending}", {})[number] = share
+    return values
+
+
+def _sharpness_ratio(name: str, real: Clips, generated: Clips) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Mean sharpness of the generated set over that of the real one, with its bootstrap interval over videos."""
+    measure, last = SHARPNESS_RATIOS[name]
+    mine: dict[str, dict[int, float]] = {"over": {}, "under": {}}
+    for (number,) in _batches(real, 1, name):
+        pair = (("over", generated, _partners(real, generated, [number])), ("under", real, [number]))
+        for role, clips, at in pair:
+            mine[role][number] = float(measure(clips.read(at)[0][-last:]).mean())
+    over_N, under_N = (_in_order(mine[role]) for role in ("over", "under"))
+    if not under_N.mean():
+        raise VgenError(f"{name}: the real frames are flat; leave it out")
+    low, high = ratio_interval(over_N, under_N)
+    results = {name: float(over_N.mean() / under_N.mean()), f"{name}_low": low, f"{name}_high": high}
+    return results, {f"{name}.over": over_N, f"{name}.under": under_N}
 
 
 def _action_ratio(

@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from vgen_jax.data.batches import choose_windows
+from vgen_jax.data.motion import actions_of, space_of
 from vgen_jax.data.records import INFO_FILE, EpisodeSource
 from vgen_jax.data.revisits import revisits
 from vgen_jax.data.text import encode_text, join_texts
@@ -24,6 +25,7 @@ from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.evaluation.clips import write_clip
 from vgen_jax.files.exports import EXPORT_WEIGHTS, digest
 from vgen_jax.files.log import progress
+from vgen_jax.simulators.maze_view import colors_seen, has_walls
 from vgen_jax.types import ChunkAction, VgenError
 from vgen_jax.worlds import pretrained
 from vgen_jax.worlds.assembly import slow_world
@@ -45,7 +47,8 @@ class WindowsConfig:
         count: how many, spread over scenes and time.
         past: f_p, frames that open a clip: a model is given them. They are left out of the metrics by ``cut.skip``.
         frames: after those.
-        action: the actions stored beside the frames: ``continuous``, ``discrete`` or ``none``.
+        action: the actions stored beside the frames: ``continuous``, ``discrete``, ``motion`` (``data.motion``) or
+            ``none``.
         seed: of the choice.
     """
 
@@ -112,23 +115,28 @@ def recorded(folder: str, config: WindowsConfig) -> Recorded:
     source = EpisodeSource(folder, config.split).open()
     if source.info.content != "frames":
         raise VgenError(f"{folder} holds latents: give the data with frames")
-    action_width(source.info, config.action)
+    if config.action != "none":
+        space_of(source.info, config.action)
     index = WindowIndex(source.frames, source.info.chunk, config.past, config.frames)
     numbers = choose_windows(source, index, config.count, config.seed)
     return Recorded(source, config, tuple(index[number] for number in numbers))
 
 
 def write_recorded(data: Recorded, folder: Path) -> Path:
-    """Cuts the windows; with their actions, and with pairs of frames that show one view where poses are recorded."""
+    """Cuts the windows; with their actions, and with what the recording knows of pairs of views and of walls."""
     config, units = data.config, units_of(data.source.info.simulator)
     for number, window in _mine(data, folder, "cut"):
         head = data.source.head(window.episode)
         start, stop = window.boundary - config.past + 1, window.boundary + config.frames + 1
-        actions = None if config.action == "none" else head.tensors[f"actions.{config.action}"][start : stop - 1]
-        visits = None
+        actions = None if config.action == "none" else actions_of(head.tensors, config.action)[start : stop - 1]
+        visits = walls = None
         if "extras.pose" in head.tensors:
             visits = revisits(head.tensors["extras.pose"][window.boundary + 1 : stop], units) + config.past
-        write_clip(_clip(folder, number), data.source.window(window.episode, start, stop), actions, visits)
+        truth = {name.removeprefix("extras."): values for name, values in head.tensors.items() if "extras." in name}
+        if has_walls(truth):
+            seen = {**truth, "pose": truth["pose"][start:stop]}
+            walls = colors_seen(seen, data.source.info.frame_shape[1])
+        write_clip(_clip(folder, number), data.source.window(window.episode, start, stop), actions, visits, walls)
     _wait()
     return folder
 

@@ -1,7 +1,8 @@
 """Sharpness relative to real frames, so that blur cannot win.
 
 A model that shows the mean of all places is alike wherever it stands: it scores high on every measure of likeness
-between visits. The energy of its gradients gives it away. 1 is as sharp as real, 0 is flat; noise is above 1.
+between visits. The energy of its gradients gives it away. 1 is as sharp as real, 0 is flat; noise is above 1. The mean
+absolute Laplacian counts an edge by its height and not by its square, so that a few strong edges do not decide.
 """
 
 import numpy as np
@@ -20,11 +21,30 @@ def gradient_energy(video_THWC: np.ndarray) -> np.ndarray:
     Raises:
         VgenError: frames of another type.
     """
+    luma_THW = _luma(video_THWC)
+    return (np.diff(luma_THW, axis=1) ** 2).mean((1, 2)) + (np.diff(luma_THW, axis=2) ** 2).mean((1, 2))
+
+
+def absolute_laplacian(video_THWC: np.ndarray) -> np.ndarray:
+    """Mean absolute difference of a pixel's brightness (in [0, 1]) from its four neighbours', times 4, float64 (T,).
+
+    Args:
+        video_THWC: uint8 frames.
+
+    Raises:
+        VgenError: frames of another type.
+    """
+    luma_THW = _luma(video_THWC)
+    inner = luma_THW[:, 1:-1, 1:-1]
+    around = luma_THW[:, :-2, 1:-1] + luma_THW[:, 2:, 1:-1] + luma_THW[:, 1:-1, :-2] + luma_THW[:, 1:-1, 2:]
+    return np.abs(around - 4.0 * inner).mean((1, 2))
+
+
+def _luma(video_THWC: np.ndarray) -> np.ndarray:
     if video_THWC.dtype != np.uint8 or video_THWC.ndim != 4 or video_THWC.shape[-1] != 3:
         got = f"{video_THWC.dtype} of shape {video_THWC.shape}"
         raise VgenError(f"sharpness: needs uint8 frames (T, H, W, 3), got {got}")
-    luma_THW = video_THWC @ LUMA / 255.0
-    return (np.diff(luma_THW, axis=1) ** 2).mean((1, 2)) + (np.diff(luma_THW, axis=2) ** 2).mean((1, 2))
+    return video_THWC @ LUMA / 255.0
 
 
 def sharpness(generated_THWC: np.ndarray, real_THWC: np.ndarray) -> float:

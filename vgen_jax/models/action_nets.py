@@ -2,9 +2,10 @@
 
 AVID flattens the encoder of its 3D UNet and lets an MLP predict all actions of a clip of fixed length (60 and 85 M
 parameters). This one is small enough for two CPU cores and takes clips of any length: the two frames of each step,
-stacked on the channels, pass through a convolutional network of patches of 4×4 pixels, whose average over a 4×4 grid
-keeps where something moved; convolutions over time let the steps around it help, since an action often lasts for
-several steps and one step may be ambiguous; a linear map gives logits or values.
+stacked on the channels, pass through a convolutional network of patches of 4×4 pixels, whose average over a grid of
+4×4 (or more) keeps where something moved; convolutions over time let the steps around it help, since an action often
+lasts for several steps and one step may be ambiguous (none of them: the two frames alone); a linear map gives logits or
+values.
 """
 
 from typing import Any
@@ -29,6 +30,7 @@ class ActionPredictor(nn.Module):
         width: of a step's features.
         mixers: convolutions over three steps each.
         norm_groups: groups of every GroupNorm.
+        grid: cells on each side, whose averages are kept.
         dtype: compute dtype; parameters are float32.
     """
 
@@ -38,6 +40,7 @@ class ActionPredictor(nn.Module):
     width: int = 128
     mixers: int = 2
     norm_groups: int = 8
+    grid: int = GRID
     dtype: jnp.dtype = jnp.float32
 
     @property
@@ -70,7 +73,7 @@ class ActionPredictor(nn.Module):
             for i in range(self.blocks_per_level):
                 x = ResnetBlock(features, self.norm_groups, NORM_EPS, self.dtype, name=f"level_{level}_resnet_{i}")(x)
         x = jax.nn.silu(group_norm(self.norm_groups, NORM_EPS, self.dtype, "norm_out")(x))
-        rows, columns = (jnp.asarray(grid_average(size, GRID), self.dtype) for size in x.shape[1:3])
+        rows, columns = (jnp.asarray(grid_average(size, self.grid), self.dtype) for size in x.shape[1:3])
         x = jnp.einsum("gh,kw,fhwc->fgkc", rows, columns, x).reshape(b, frames - 1, -1)
         x = nn.Dense(self.width, dtype=self.dtype, name="code")(x)
         for i in range(self.mixers):

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vgen_jax.config import Sections, section
+from vgen_jax.config import Sections, later, section
 from vgen_jax.data.batches import BatchesConfig, evaluation_windows, to_batch
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.evaluation import next_chunk
@@ -38,11 +38,13 @@ class EvaluateConfig:
         windows: how many windows, a multiple of the data's batch size; spread over scenes and time.
         guidance: scale of classifier-free guidance; 1 for none.
         seed: of the noise.
+        text: measure how far texts are obeyed without actions, too; the model has to have both.
     """
 
     windows: int
     guidance: float
     seed: int
+    text: bool = later(False)
 
 
 SECTIONS: Sections = {"evaluate": EvaluateConfig, "data": BatchesConfig, "sampler": Sampler}
@@ -60,6 +62,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         raise VgenError("data.batch_size is 1: use 2 or more, so that actions can be shuffled among windows")
     folder = model_folder(config.model_dir, workdir)
     model = with_window_texts(load_slow_model(folder), folder, data)
+    if settings.text and (data.action == "none" or not data.token_length):
+        raise VgenError("evaluate.text is set: give data.action and data.token_length, or a model that reads both")
     past, future = data.windows[0]
     networks = next_chunk.evaluated_model(model, sampler, settings.guidance, past, future)
     rng = jax.random.key(settings.seed)
@@ -71,7 +75,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
             yield to_batch(raw)
 
     shown = progress(batches(), total=settings.windows // data.batch_size, desc="evaluate", unit="batch")
-    results = next_chunk.evaluate(networks, shown, future, rng)
+    results = next_chunk.evaluate(networks, shown, future, rng, settings.text)
     contract = {
         "split": data.split,
         "windows": settings.windows,

@@ -19,6 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vgen_jax.config import Sections, section
+from vgen_jax.data.motion import MOTION
 from vgen_jax.devices.sharding import MeshConfig
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.evaluation import sources
@@ -26,7 +27,7 @@ from vgen_jax.evaluation.clips import Clips, Cut, check_alike
 from vgen_jax.evaluation.comparison import SCORES_FILE
 from vgen_jax.evaluation.contract import contract
 from vgen_jax.evaluation.networks import load_nets
-from vgen_jax.evaluation.scoring import RATIO, ScoreConfig, Scores, is_distance, score
+from vgen_jax.evaluation.scoring import RATIO, SHARPNESS_RATIOS, WALLS, ScoreConfig, Scores, is_distance, score
 from vgen_jax.files import media, report
 from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.tasks.exports import model_folder
@@ -51,7 +52,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     settings = section(ScoreConfig, config.score, "score")
     cut = section(Cut, config.cut, "cut")
     nets = load_nets(settings.metrics, config)
-    folders, origin = prepared(config, workdir)
+    folders, origin = prepared(config, workdir, nets.reads)
     real, generated = (Clips(folders[role], role, cut) for role in ("real", "generated"))
     check_alike(real, generated, settings.paired)
     keep_config(config, workdir)  # not of a start that was refused
@@ -68,11 +69,14 @@ def run(config: ConfigDict, workdir: Path) -> None:
         print(f"{name:28} {shown(name, found.results)}", flush=True)
 
 
-def prepared(config: ConfigDict, workdir: Path) -> tuple[dict[str, Path], dict[str, str]]:
+def prepared(config: ConfigDict, workdir: Path, actions: str = "any") -> tuple[dict[str, Path], dict[str, str]]:
     """A folder of videos for each role, made where it is not one yet, and what the contract has to say of that.
 
+    Args:
+        actions: what the action predictor reads, ``motion`` or the kind of its space; ``any`` without one.
+
     Raises:
-        VgenError: a model, but no recorded episodes for it to continue.
+        VgenError: a model, but no recorded episodes for it to continue, or windows with actions of another kind.
     """
     folders = {role: Path(config[role]) for role in ("real", "generated")}
     origin: dict[str, str] = {}
@@ -85,6 +89,10 @@ def prepared(config: ConfigDict, workdir: Path) -> tuple[dict[str, Path], dict[s
     if generates and "real" not in data:
         raise VgenError(
             f"{config.generated} is a model, which continues recorded windows: give recorded episodes as --config.real"
+        )
+    if data and actions != "any" and (windows.action == MOTION) != (actions == MOTION):
+        raise VgenError(
+            f"config key windows.action is '{windows.action}', but the action predictor reads {actions}: use that"
         )
     if data:
         keep_config(config, workdir)  # clips of another config must not be mixed with these
@@ -101,7 +109,11 @@ def prepared(config: ConfigDict, workdir: Path) -> tuple[dict[str, Path], dict[s
 
 def shown(name: str, results: dict[str, float]) -> str:
     """A metric's result as one line of a table."""
-    if name.startswith(RATIO):
+    if name == WALLS:
+        names = ("columns", "frames", "clips")
+        parts = (f"{results[f'{name}_{of}']:.4f} of {of} (real {results[f'{name}_{of}_real']:.4f})" for of in names)
+        return ", ".join(parts)
+    if name.startswith(RATIO) or name in SHARPNESS_RATIOS:
         return f"{results[name]:.4f}  ({results[f'{name}_low']:.4f} to {results[f'{name}_high']:.4f})"
     if is_distance(name):
         counts = [int(results[f"{name}_count_{role}"]) for role in ("real", "generated")]

@@ -35,7 +35,7 @@ from vgen_jax.evaluation.revisit.measurement import (
     measured,
 )
 from vgen_jax.evaluation.revisit.report import write_page
-from vgen_jax.evaluation.revisit.scores import TRUTH
+from vgen_jax.evaluation.revisit.scores import TRUTH, WALLS
 from vgen_jax.files.exports import digest
 from vgen_jax.files.run_folder import keep_config, resolved, write_results
 from vgen_jax.metrics.features import extractor
@@ -58,10 +58,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
     cells: list[Cell] = []
     for memory, contender in {TRUTH: None, **contenders}.items():
         cells += measured(bench, memory, contender, paths, workdir / "cells")
-    results, about = gathered(settings, cells, bench.place.name), contract(bench)
+    beside = (*settings.networks, *(WALLS if all(p.walls_TW is not None for of in paths.values() for p in of) else ()))
+    results, about = gathered(settings, cells, bench.place.name, beside), contract(bench)
     write_results(workdir, {**results, "contract": about})
     shown = tuple(name for name in settings.shown_memories if name in contenders)
-    page = write_page(workdir, results, cells, about, shown, settings.networks, bench.model.data.fps, config.to_dict())
+    page = write_page(workdir, results, cells, about, shown, beside, bench.model.data.fps, config.to_dict())
     print(f"report: {page}", flush=True)
 
 

@@ -118,7 +118,7 @@ class MazeSimulator:
 
 def _seed(scene: str) -> int:
     name, _, number = scene.rpartition("/")
-    if name != MazeSimulator.name or not number.isdecimal():
+    if name != MazeSimulator.name or not number.isdecimal() or str(int(number)) != number:
         raise VgenError(f"scene {scene!r} is no maze: name one like {MazeSimulator.name}/123")
     return int(number)
 

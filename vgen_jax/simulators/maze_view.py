@@ -3,12 +3,14 @@
 Ground truth for "are these the right walls?", from the pose alone: no network, no picture.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from vgen_jax.simulators.maze_layout import WALL
-from vgen_jax.simulators.maze_wad import CELL
+from vgen_jax.simulators.maze_wad import CELL, SHADE_RGB, WALL_RGB
+from vgen_jax.types import VgenError
 
 FIELD_OF_VIEW = 2 * np.degrees(np.arctan(0.75))  # of a square picture cut out of one of 4:3 that sees 90 degrees
 
@@ -67,6 +69,28 @@ def walls_seen(room_YX: np.ndarray, pose_P: np.ndarray, angle_W: np.ndarray) -> 
         if not going.any():
             break
     return WallsSeen(length * CELL, room, axis)
+
+
+def wall_shades() -> np.ndarray:
+    """The two shades of each colour of walls as they are rendered, uint8 (12, 2, 3); plain walls show the first."""
+    return np.stack([WALL_RGB, SHADE_RGB], axis=1).astype(np.uint8)
+
+
+def has_walls(extras: Mapping[str, np.ndarray]) -> bool:
+    """Whether an episode's extras are those of a maze, which ``colors_seen`` needs."""
+    return {"rooms", "wall_colors", "pose"} <= set(extras)
+
+
+def colors_seen(extras: Mapping[str, np.ndarray], width: int) -> np.ndarray:
+    """The colour of the wall in each column of every frame of an episode, int16 (T, W), from its extras.
+
+    Raises:
+        VgenError: an episode that is of no maze.
+    """
+    if not has_walls(extras):
+        raise VgenError(f"the episode is of no maze (its extras: {', '.join(extras)}): record configs/data/maze.py")
+    seen = walls_seen(extras["rooms"], extras["pose"], column_angles(width))
+    return extras["wall_colors"][seen.room, seen.axis]
 
 
 def _at(room_YX: np.ndarray, cell_XY: np.ndarray) -> np.ndarray:

@@ -23,6 +23,11 @@ WALL_RGB = (
     (203, 0, 0), (55, 55, 255), (55, 115, 43), (255, 231, 75), (135, 67, 7), (255, 127, 27),
     (171, 171, 255), (255, 255, 255), (91, 91, 91), (255, 183, 183), (0, 0, 83), (103, 223, 95),
 )  # fmt: skip
+# What the engine's palette makes of each one's other shade. Two are other colours' first shades.
+SHADE_RGB = (
+    (219, 123, 123), (0, 0, 131), (159, 159, 159), (127, 83, 47), (175, 151, 127), (135, 67, 7),
+    (99, 99, 99), (127, 127, 127), (39, 39, 39), (123, 99, 79), (131, 131, 131), (55, 115, 43),
+)  # fmt: skip
 FLOOR_RGB = ((90, 80, 70), (70, 90, 70), (70, 75, 100), (110, 100, 90), (60, 60, 60), (120, 110, 70))
 CEILING_RGB = (150, 170, 190)
 # Barrel, lamp, pillars, column, candelabra, eye, tree: solid, so that nobody picks one up or walks through it.

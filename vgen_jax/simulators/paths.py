@@ -1,10 +1,11 @@
 """Scripted paths that leave a place and come back to it: what a memory is measured on (SlowFast-VGen §4.1).
 
-Four kinds:
+Five kinds:
 
 * ``look``: turn away for n chunks, and back;
 * ``walk``: forward for n chunks, and step back as far;
 * ``loop``: a full circle of turns or a square, back to the start;
+* ``spin``: full circles of turns to the right;
 * ``excursions``: several of these from one place, one after another.
 
 The round is repeated until the length is full, so that a long path sees the same places many times; the last round may
@@ -30,7 +31,7 @@ from vgen_jax.simulators.explorer import Sight
 from vgen_jax.simulators.record import play
 from vgen_jax.types import VgenError
 
-KINDS = ("look", "walk", "loop", "excursions")
+KINDS = ("look", "walk", "loop", "excursions", "spin")
 SCRIPT = "script"  # the extra that holds a path's script
 MIN_CHUNKS = 16
 _FULL_TURN = 12  # chunks of a turn of 30 degrees
@@ -135,7 +136,9 @@ def plan(
         raise VgenError(f"steps={chunks * chunk} must be at least {MIN_CHUNKS * chunk}, {MIN_CHUNKS} commands")
     # Chunks of walking until something is in the way. Beyond the end of sight only the walk itself can tell.
     free = chunks if room > units.sight else int(room / (WALK * units.run * chunk) - _RADIUS)
-    legs = {"look": _a_look, "walk": _a_walk, "loop": _a_loop, "excursions": _excursions}[kind](chunks, free, rng)
+    legs = {"look": _a_look, "walk": _a_walk, "loop": _a_loop, "excursions": _excursions, "spin": _a_spin}[kind](
+        chunks, free, rng
+    )
     if not all(legs):
         return None
     around: list[str] = []
@@ -173,6 +176,10 @@ def _a_loop(chunks: int, free: int, rng: np.random.Generator) -> list[Leg]:
     loops = [spin(side), square(side, 1), square(side, 2)]
     n = int(rng.integers(3 if chunks >= 2 * len(loops[-1]) else 1))
     return [loops[n] if n <= free else _NONE]
+
+
+def _a_spin(chunks: int, free: int, rng: np.random.Generator) -> list[Leg]:
+    return [spin("right")]
 
 
 def _excursions(chunks: int, free: int, rng: np.random.Generator) -> list[Leg]:

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from vgen_jax.config import Sections, section
 from vgen_jax.data.batches import BatchesConfig
+from vgen_jax.data.motion import actions_of, space_of
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.schema import ActionSpace
 from vgen_jax.evaluation.action_predictor import ActionConfig, predictor_network
@@ -19,7 +20,6 @@ from vgen_jax.learning.slow import Task
 from vgen_jax.objectives.action import ActionTarget, action
 from vgen_jax.tasks.inputs import Batches, Finish, batches_config
 from vgen_jax.types import Array, Key, Params, VgenError
-from vgen_jax.worlds.slow import action_width
 
 
 def action_target(data: BatchesConfig) -> tuple[ActionSpace, ActionTarget]:
@@ -28,13 +28,14 @@ def action_target(data: BatchesConfig) -> tuple[ActionSpace, ActionTarget]:
     A dimension that never changes has a deviation of 1: there is nothing to bring to unit variance.
     """
     source = EpisodeSource(data.data_dir, data.split)
-    action_width(source.info, data.action)
     if data.action == "none":
-        raise VgenError("config key data.action is 'none': an action predictor is trained on continuous or discrete")
-    space = source.info.action_spaces[data.action]
+        raise VgenError(
+            "config key data.action is 'none': an action predictor is trained on continuous, discrete or motion"
+        )
+    space = space_of(source.info, data.action)
     if space.kind == "discrete":
         return space, ActionTarget("discrete", (), ())
-    rows = [space.to_model(source.head(n).tensors[f"actions.{data.action}"]) for n in range(len(source))]
+    rows = [space.to_model(actions_of(source.head(n).tensors, data.action)) for n in range(len(source))]
     values = np.concatenate(rows).astype(np.float64)
     std = np.where((deviation := values.std(0)) > 0, deviation, 1.0)
     return space, ActionTarget("continuous", tuple(map(float, values.mean(0))), tuple(map(float, std)))

@@ -24,10 +24,11 @@ from vgen_jax.evaluation.revisit import paths as revisit_paths
 from vgen_jax.evaluation.revisit import report as revisit_report
 from vgen_jax.evaluation.revisit.cells import Cell, load_cell, save_cell
 from vgen_jax.evaluation.revisit.measurement import RevisitConfig, contenders_of
-from vgen_jax.evaluation.revisit.scores import clearly_better, compared, metric_names, score
+from vgen_jax.evaluation.revisit.scores import WALLS, clearly_better, compared, metric_names, score
 from vgen_jax.metrics.features import FeatureNet
 from vgen_jax.runs import revisit
 from vgen_jax.simulators import paths as scripts
+from vgen_jax.simulators.maze_view import wall_shades
 from vgen_jax.types import Array, Key, Past, Recalled, VgenError, VideoBatch
 from vgen_jax.worlds.actions import ActionCodec
 from vgen_jax.worlds.rollout import rollout
@@ -159,6 +160,23 @@ def test_the_recording_scores_best(paths: list[revisit_paths.RecordedPath], prot
         if "sharpness" not in name and "scuts" not in name:
             sign = -1 if "lpips" in name else 1
             assert sign * best[name] > sign * worse[name], name
+
+
+@pytest.mark.parametrize("protocol", ["generated", "primed"])
+def test_walls_are_scored_in_mazes(paths: list[revisit_paths.RecordedPath], protocol: Any) -> None:
+    """Of the frames that are generated; without a network."""
+    prefix, path = ("primed_", paths[0]) if protocol == "primed" else ("", paths[0])
+    assert f"{prefix}walls_columns" not in score(PLACE, path, path.video_THWC, FUTURE, 8.0, protocol, {})
+    walls = np.random.default_rng(0).integers(0, 12, (len(path.video_THWC), path.video_THWC.shape[2]))
+    shown = np.broadcast_to(wall_shades()[walls, 0][:, None], path.video_THWC.shape)
+    spoilt = shown.copy()
+    spoilt[0] = 0
+    path = path._replace(walls_TW=walls)
+    for video in (shown, spoilt):
+        found = score(PLACE, path, video, FUTURE, 8.0, protocol, {})
+        assert found[f"{prefix}walls_columns"] == found[f"{prefix}walls_frames"] == 1
+    assert set(found) == {*metric_names(protocol, "place_test", WALLS), "similarity"}
+    assert score(PLACE, path, path.video_THWC, FUTURE, 8.0, protocol, {})[f"{prefix}walls_columns"] < 0.5
 
 
 def test_what_was_watched_does_not_count(paths: list[revisit_paths.RecordedPath]) -> None:

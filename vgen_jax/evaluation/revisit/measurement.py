@@ -212,15 +212,21 @@ def followed(
     return videos, seconds, held, peak_mib() if seconds else math.nan
 
 
-def gathered(settings: RevisitConfig, cells: list[Cell], backbone: str) -> dict[str, float]:
-    """All numbers under flat keys ``<metric>/<memory>/<length>``, with ``_ci95`` and ``_count``."""
+def gathered(
+    settings: RevisitConfig, cells: list[Cell], backbone: str, beside: tuple[str, ...] = ()
+) -> dict[str, float]:
+    """All numbers under flat keys ``<metric>/<memory>/<length>``, with ``_ci95`` and ``_count``.
+
+    Args:
+        beside: what scored beside the place encoder, see ``metric_names``.
+    """
     results: dict[str, float] = {}
     for length in settings.lengths:
         for protocol in PROTOCOLS:
             found = {cell.memory: cell for cell in cells if (cell.length, cell.protocol) == (length, protocol)}
             if not found:
                 continue
-            for metric in metric_names(protocol, backbone, settings.networks):
+            for metric in metric_names(protocol, backbone, beside):
                 results |= compared(metric, {m: [s[metric] for s in c.scores] for m, c in found.items()}, length)
             prefix = "" if protocol == "generated" else "primed_"
             costs = {memory: cell for memory, cell in found.items() if memory != TRUTH}

@@ -15,6 +15,7 @@ from vgen_jax.data.revisits import revisits
 from vgen_jax.data.text import encode_text, join_texts
 from vgen_jax.data.units import units_of
 from vgen_jax.data.windows import future_texts
+from vgen_jax.simulators.maze_view import colors_seen, has_walls
 from vgen_jax.simulators.paths import read_script
 from vgen_jax.types import ChunkAction, Command, Step, VgenError
 from vgen_jax.worlds.slow import SlowModel
@@ -35,6 +36,7 @@ class RecordedPath(NamedTuple):
         token_CL: tokens of each chunk's text; ``None`` for a model without text.
         pairs_N2: (i, j): frame j shows the view of frame i again.
         watched: chunks until every place has been seen once.
+        walls_TW: of a maze, the colour of the wall in each column of every frame.
     """
 
     number: int
@@ -44,6 +46,7 @@ class RecordedPath(NamedTuple):
     token_CL: np.ndarray | None
     pairs_N2: np.ndarray
     watched: int
+    walls_TW: np.ndarray | None = None
 
 
 def load_paths(model: SlowModel, source: EpisodeSource, count: int, length: int, future: int) -> list[RecordedPath]:
@@ -76,7 +79,10 @@ def _load(model: SlowModel, source: EpisodeSource, number: int, length: int, fut
     pairs_N2 = revisits(episode.extras["pose"][: length + 1], units_of(episode.simulator))
     if not 0 < watched < length // future or not (pairs_N2[:, 1] > watched * future).any():
         raise VgenError(f"{where}: within {length} frames this path does not come back: collect others")
-    return RecordedPath(number, script.name, episode.frames_THWC[: length + 1], action, tokens, pairs_N2, watched)
+    video_THWC, walls_TW = episode.frames_THWC[: length + 1], None
+    if has_walls(episode.extras):
+        walls_TW = colors_seen(episode.extras, video_THWC.shape[2])[: length + 1]
+    return RecordedPath(number, script.name, video_THWC, action, tokens, pairs_N2, watched, walls_TW)
 
 
 def actions_of(paths: list[RecordedPath], future: int) -> Iterator[ChunkAction]:

@@ -16,9 +16,12 @@ from vgen_jax.metrics.revisit import pairwise_psnr, perceptual_distance, revisit
 from vgen_jax.metrics.scene_cuts import scene_cuts
 from vgen_jax.metrics.scene_return import scene_return
 from vgen_jax.metrics.sharpness import sharpness
+from vgen_jax.metrics.walls import columns_right, shares_right
+from vgen_jax.simulators.maze_view import wall_shades
 
 # Published networks that may score beside the place encoder, each by its metric's name (``convert.feature_nets``).
 NETWORKS = ("src_resnet18", "lpips_vgg", "lpips_alex")
+WALLS = ("walls_columns", "walls_frames")  # of mazes, see ``metrics.walls``; needs no network
 Extract = Callable[[np.ndarray], np.ndarray]  # see ``metrics.features.extractor``
 PLAIN, TRUTH = "none", "truth"  # the memory that others are compared with, and the recording itself
 
@@ -27,7 +30,7 @@ def metric_names(protocol: Protocol, backbone: str, networks: Sequence[str] = ()
     """The metrics of a protocol; those of *primed* carry its name, since they are of the way back alone.
 
     Args:
-        networks: of ``NETWORKS``.
+        networks: of ``NETWORKS``, and ``WALLS`` where the paths are of mazes.
     """
     names = f"src_{backbone}", "revisit_psnr", f"lpips_{backbone}", *networks, "scuts", "sharpness"
     if protocol == "generated":
@@ -76,6 +79,9 @@ def score(
     }
     two = visits("revisit", video_THWC, pairs) if protocol == "generated" else (video_THWC[begin:], truth[begin:])
     values[f"lpips_{place.name}"] = float(perceptual_distance(place.layers, *two).mean())
+    if path.walls_TW is not None:
+        right_TW = columns_right(video_THWC[begin:], path.walls_TW[begin:], wall_shades())
+        values |= dict(zip(WALLS, shares_right(right_TW), strict=True))
     for name, extract in networks.items():
         if name.startswith("src_"):
             values[name] = scene_return(extract(video_THWC[None])[0], pairs)
