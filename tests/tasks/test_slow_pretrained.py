@@ -21,10 +21,9 @@ from vgen_jax.files import media
 from vgen_jax.files.exports import load_export
 from vgen_jax.files.run_folder import resolved
 from vgen_jax.tasks.slow import sliced
-from vgen_jax.types import VgenError
+from vgen_jax.types import ChunkAction, VgenError
 from vgen_jax.worlds import pretrained, texts
 from vgen_jax.worlds.autoencoder import load_autoencoder
-from vgen_jax.worlds.rollout import ChunkAction
 from vgen_jax.worlds.slow import frame_size, load_slow_model
 from vgen_jax.worlds.texts import checked, text_table, with_texts
 
