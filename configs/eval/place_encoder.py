@@ -5,11 +5,11 @@
 One stage alone, on records that are there: ``--config=configs/eval/place_encoder.py:cpu.encoder --workdir=out/encoder``
 with ``--config.data.data_dir=…``. ``encoder/export`` is what other runs load.
 
-variant  frames          size   batch      hardware and time
-tiny     1,500           16×16  8 pairs    for tests
-cpu      100,000         64×64  64 pairs   2 cores; not run whole yet, 12 minutes at most by estimate
-maze     150,000         64×64  64 pairs   2 cores; not run yet: held-out mazes with plain walls
-maze_patterned  as maze, with patterns
+variant         frames   size   batch     hardware and time
+tiny            1,500    16×16  8 pairs   for tests
+cpu             100,000  64×64  64 pairs  2 cores; not run whole yet, 12 minutes at most by estimate
+maze            150,000  64×64  64 pairs  2 cores; not run yet: mazes with plain walls
+maze_patterned  150,000  64×64  64 pairs  2 cores; not run yet: mazes with patterns
 
 Each world of mazes has an encoder of its own, since metrics are named after the data: ``fd_place_maze_plain``.
 """

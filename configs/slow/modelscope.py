@@ -5,13 +5,14 @@
     python -m vgen_jax.main --config=configs/slow/modelscope.py:finetune --workdir=out/finetune \
       --config.stages.flax.convert.source=FOLDER
 
-variant   what it does                                                                hardware
-t2v       text to video as the original does it: 16 frames of 256×256,     one GPU: docs/modelscope.md
+variant   what it does                                                              hardware
+t2v       text to video as the original does it: 16 frames of 256×256,              one GPU: docs/modelscope.md
           DDIM, 50 steps, guidance 9
-finetune  SlowFast-VGen's slow learning from its weights: convert, record ViZDoom,    not run yet at full size
+finetune  SlowFast-VGen's slow learning from its weights: convert, record ViZDoom,  not run yet at full size
           encode frames and texts, train the UNet, generate, convert back
-rollout   a long video, chunk after chunk, from a converted text-to-video model that was never   as t2v
-          fine-tuned, and a picture; it has not learnt to go on from a past
+rollout   a long video, chunk after chunk, from a converted text-to-video model     as t2v
+          that was never fine-tuned, and a picture; it has not learnt to go on
+          from a past
 
 One stage alone: ``finetune.slow`` and so on; the others are siblings of the work directory. For your own videos import
 them (configs/data/videos.py) to ``out/finetune/data`` and start stage by stage from ``latents``. On one GPU accumulate
