@@ -9,7 +9,7 @@ The variants of mazes need a model and a place encoder of mazes, ``--config.mode
 score whether the walls in view have the right colours as well, which needs no network (``walls_columns/…``).
 
 variant         what                                                            hardware and time
-all             10 memories, 64, 200 and 600 frames, 32 paths each      2 cores, about 5 hours, by its parts
+all             10 memories, 64, 200 and 600 frames, 32 paths each              2 cores, about 5 hours, by its parts
 main            5 memories, 200 frames, 32 paths each, both protocols           2 cores, about 40 minutes, by its parts
 smoke           4 memories, 64 frames, 4 paths                                  2 cores, 3 minutes
 maze            7 memories, 64 and 200 frames, 32 paths of held-out mazes       2 cores; not run yet

@@ -36,11 +36,14 @@ def test_every_kind_is_weighted_to_the_loss_of_eps(kind: str, rng: Array) -> Non
     x_t, t_B, _ = calls[0]
     alpha, sigma = (np.asarray(a, np.float64) for a in SCHEDULE.alpha_sigma(t_B))
     eps = (np.asarray(x_t) - alpha * x0) / sigma
-    said = {"eps": output, "x0": (x_t - alpha * output) / sigma, "v": sigma * x_t + alpha * output}[kind]
+    said = {
+        "eps": output, "x0": (x_t - alpha * output) / sigma, "v": sigma * x_t + alpha * output,
+        "velocity": (x_t + alpha * output) / (alpha + sigma),
+    }[kind]  # fmt: skip
     np.testing.assert_allclose(value, np.mean((np.asarray(said) - eps) ** 2), rtol=2e-3)
     np.testing.assert_allclose(aux["eps_loss"], value)
     plain, aux = recording(kind, "none")[0](output, batch, rng)
-    wanted = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0}[kind]
+    wanted = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0, "velocity": eps - x0}[kind]
     np.testing.assert_allclose(plain, np.mean((np.asarray(output) - wanted) ** 2), rtol=2e-3)
     np.testing.assert_allclose(aux["error"], plain)
 
