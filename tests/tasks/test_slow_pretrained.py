@@ -23,9 +23,10 @@ from vgen_jax.files.run_folder import resolved
 from vgen_jax.tasks.slow import sliced
 from vgen_jax.types import ChunkAction, VgenError
 from vgen_jax.worlds import pretrained, texts
+from vgen_jax.worlds.assembly import action_codec
 from vgen_jax.worlds.autoencoder import load_autoencoder
 from vgen_jax.worlds.slow import frame_size, load_slow_model
-from vgen_jax.worlds.texts import checked, text_table, with_texts
+from vgen_jax.worlds.texts import text_table, with_texts
 
 TOKENS = 24
 SMALL = {
@@ -168,10 +169,10 @@ def test_a_text_that_was_not_announced_is_refused(out: Path) -> None:
     length = model.config.text.max_length
     model = with_texts(model, out / "theirs", [encode_text("go", length)])
     actions = [ChunkAction(text, encode_text(text, length), None) for text in ("go", "fly")]
-    stream = checked(model, actions)
-    assert next(stream).text == "go"
+    codec = action_codec(model, 2)
+    assert codec.chunk(actions[0]).text == "go"
     with pytest.raises(VgenError, match="'fly' has no embedding: announce it in generate.actions"):
-        next(stream)
+        codec.chunk(actions[1])
 
 
 def test_the_pipeline_is_the_stages_of_the_config() -> None:
