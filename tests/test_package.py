@@ -49,17 +49,17 @@ def test_the_wheel_holds_all_of_the_package_and_nothing_beside_it(wheel: Path) -
 
 @pytest.mark.long
 def test_the_installed_wheel_runs_a_config_by_name_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     venv.create(tmp_path / "venv", symlinks=True)
     python = tmp_path / "venv" / "bin" / "python"
     pip = (sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index")
-    done = subprocess.run([*pip, str(wheel)], capture_output=True, text=True)
+    done = subprocess.run([*pip, str(wheel)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     # What it depends on is that of these tests; an editable install of the package there is not seen from here.
     (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     (site / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
     empty = tmp_path / "empty"
     empty.mkdir()
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
     def run(*flags: str) -> subprocess.CompletedProcess[str]:
         command = [str(python), "-m", "vgen_jax.main", *flags]
