@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "convert": {"nn", "models", "diffusion", "metrics", "files", "worlds.avid", "worlds.avid_networks"},
     "worlds": LAYERS - {"devices"} | {"black_box", "convert"},
     "evaluation": LAYERS - {"memory", "learning"} | {"metrics", "simulators", "convert", "worlds"},
-    "tasks": LAYERS - {"compose", "memory"} | {"black_box", "convert", "worlds", "evaluation"},
+    "tasks": LAYERS - {"compose", "memory"} | {"black_box", "convert", "worlds"},
     "bench": LAYERS | {"simulators", "convert", "worlds", "tasks"},
     "runs": LAYERS | {"metrics", "black_box", "simulators", "convert", "worlds", "evaluation", "tasks", "bench"},
     "command_line": {"runs", "tasks", "files"},

@@ -11,10 +11,10 @@ flow matching, weighted as a velocity, from a past with noise whose level it is 
 a loss of its own (``objectives.masked_diffusion``).
 
 variant  frames a world  size     hardware                             what to expect
-tiny     1,500           16×16    2 cores, 2 minutes                   nothing to look at: for tests
-cpu      300,000         64×64    2 cores, about 2 hours               not measured yet
-day      500,000         64×64    2 cores, about 20 hours              not measured yet
-small    300,000         64×64    one data-centre GPU, 8 minutes       not measured yet
+tiny     1,500           16×16  2 cores; not timed yet               nothing to look at: for tests
+cpu      300,000         64×64    2 cores; not timed yet               not measured yet
+day      500,000         64×64    2 cores, a day; not timed yet        not measured yet
+small    300,000         64×64    one data-centre GPU; not timed yet   not measured yet
 base     10 million      128×128  8 GPUs or a TPU v5e-8                not measured yet
 """
 

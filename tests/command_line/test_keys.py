@@ -70,7 +70,10 @@ def test_unknown_keys_are_named_together_with_the_nearest(changed: list[str], me
 
 
 def test_known_keys_pass() -> None:
-    keys.check(configs.load(STAGE), ["train.steps", "data.windows[0]", "slow.unet", "run"])
+    known = ["train.steps", "data.windows[0]", "slow.unet", "run"]
+    keys.check(configs.load(STAGE), known)
+    with pytest.raises(VgenError, match="key train.stesp is unknown"):
+        keys.check(configs.load(STAGE), [*known, "train.stesp"])
 
 
 def test_an_unknown_objective_or_run_is_named() -> None:

@@ -17,9 +17,9 @@ from tests import tiny
 from tests.tasks.test_action import random_reader
 from vgen_jax.evaluation import scoring
 from vgen_jax.evaluation.clips import Clips, Cut
-from vgen_jax.evaluation.place_encoder import PlaceConfig, place_network
 from vgen_jax.files.exports import digest, export
 from vgen_jax.metrics.features import FeatureNet
+from vgen_jax.models.place import PlaceConfig, place_network
 from vgen_jax.runs import compare_results, evaluate_videos
 from vgen_jax.simulators.maze_view import wall_shades
 from vgen_jax.types import VgenError

@@ -11,9 +11,10 @@ from ml_collections import ConfigDict
 
 from configs.eval import place_encoder
 from tests import tiny
-from vgen_jax.evaluation.place_encoder import SLICE, PlaceConfig, load_place, place_network
+from vgen_jax.evaluation.place_encoder import SLICE, load_place
 from vgen_jax.files.exports import export
 from vgen_jax.files.run_folder import resolved
+from vgen_jax.models.place import PlaceConfig, place_network
 from vgen_jax.runs import evaluate_place, train
 from vgen_jax.types import VgenError
 

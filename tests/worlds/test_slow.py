@@ -11,10 +11,11 @@ import pytest
 
 from tests import tiny
 from vgen_jax.files.exports import EXPORT_CONFIG, export
+from vgen_jax.nn.dtypes import dtype_of
 from vgen_jax.types import Condition, VgenError
 from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network
 from vgen_jax.worlds.slow import SlowModel, action_width, frame_size, guided_predictor, load_slow_model
-from vgen_jax.worlds.slow_networks import Denoiser, TextConfig, denoiser, dtype_of
+from vgen_jax.worlds.slow_networks import Denoiser, TextConfig, denoiser
 
 
 def test_widths_of_actions() -> None:

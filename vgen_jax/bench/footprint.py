@@ -17,10 +17,11 @@ from jax.tree_util import Partial
 
 from vgen_jax.learning.slow import TrainConfig, make_update
 from vgen_jax.learning.state import OptimizerConfig, init_state, make_optimizer
+from vgen_jax.nn.dtypes import dtype_of
 from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
 from vgen_jax.types import Array, Condition, Params, VgenError, VideoBatch
 from vgen_jax.worlds.autoencoder import AutoencoderConfig, autoencoder_network
-from vgen_jax.worlds.slow_networks import SlowConfig, denoiser, dtype_of
+from vgen_jax.worlds.slow_networks import SlowConfig, denoiser
 
 TEXT_TOKENS = 77  # of a text's embedding
 # The CPU's compiler spends most of its time on machine code, long after memory has been assigned.

@@ -29,7 +29,7 @@ from vgen_jax.types import VgenError
 EVERY_RUN = {"run": "what is run; --list=runs shows all"}
 
 
-class Key(NamedTuple):
+class DescribedKey(NamedTuple):
     """A key of a config, with the text that describes it, empty where none does."""
 
     path: str
@@ -41,7 +41,7 @@ class Key(NamedTuple):
         return f"{self.path} = {self.value!r}  {self.kind}: {self.text.replace('``', '')}"
 
 
-def keys(config: ConfigDict) -> Iterator[Key]:
+def keys(config: ConfigDict) -> Iterator[DescribedKey]:
     """All keys of a config, in its order.
 
     Raises:
@@ -50,7 +50,7 @@ def keys(config: ConfigDict) -> Iterator[Key]:
     return _of_run(config.to_dict(), "")
 
 
-def _of_run(config: Mapping[str, Any], path: str) -> Iterator[Key]:
+def _of_run(config: Mapping[str, Any], path: str) -> Iterator[DescribedKey]:
     """Keys of a config that names its run; ``path`` is put before them."""
     modules = [runs.module(config["run"])]
     if "objective" in config:
@@ -62,7 +62,7 @@ def _of_run(config: Mapping[str, Any], path: str) -> Iterator[Key]:
 
 def _below(
     part: Mapping[str, Any], path: str, within: str, sections: Sections, plain: Mapping[str, str]
-) -> Iterator[Key]:
+) -> Iterator[DescribedKey]:
     """Keys of a part of a config; ``path`` is from the top, ``within`` from the config of the run that describes it."""
     for name, value in part.items():
         here, inner = f"{path}{name}", f"{within}{name}"
@@ -75,7 +75,7 @@ def _below(
             yield from _below(value, f"{here}.", f"{inner}.", sections, plain)
         else:
             text = next((text for pattern, text in plain.items() if _matches(inner, pattern)), "")
-            yield Key(here, type(value).__name__, value, text)
+            yield DescribedKey(here, type(value).__name__, value, text)
 
 
 def _matches(path: str, pattern: str) -> bool:
@@ -83,7 +83,7 @@ def _matches(path: str, pattern: str) -> bool:
     return len(parts) == len(patterns) and all(map(fnmatch.fnmatchcase, parts, patterns))
 
 
-def _fields(values: Mapping[str, Any], hint: Any, path: str) -> Iterator[Key]:
+def _fields(values: Mapping[str, Any], hint: Any, path: str) -> Iterator[DescribedKey]:
     """Keys of a section that becomes a dataclass, or one of several."""
     kind = closest(hint, values)
     texts, hints = _described_fields(kind)
@@ -92,9 +92,11 @@ def _fields(values: Mapping[str, Any], hint: Any, path: str) -> Iterator[Key]:
         if isinstance(value, Mapping) and dataclasses.is_dataclass(closest(field, value)):
             yield from _fields(value, field, here)
         elif isinstance(value, Mapping):
-            yield from (Key(f"{here}.{part}", type(x).__name__, x, texts.get(name, "")) for part, x in value.items())
+            yield from (
+                DescribedKey(f"{here}.{part}", type(x).__name__, x, texts.get(name, "")) for part, x in value.items()
+            )
         else:
-            yield Key(here, _written(field), value, texts.get(name, ""))
+            yield DescribedKey(here, _written(field), value, texts.get(name, ""))
 
 
 @functools.cache

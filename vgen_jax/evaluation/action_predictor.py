@@ -1,6 +1,5 @@
 """A trained action predictor, from its export, and the networks of metrics that it gives."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,31 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vgen_jax.config import later, section
+from vgen_jax.config import section
 from vgen_jax.data.schema import ActionSpace
 from vgen_jax.evaluation.scoring import FD_ACTION, FD_FRAMES, LPIPS_ACTION, RATIO
 from vgen_jax.files.exports import check_matches, digest, load_export
 from vgen_jax.metrics.features import FeatureNet
 from vgen_jax.metrics.lpips import unweighted_distance
-from vgen_jax.models.action_nets import ActionPredictor, still_maps
-from vgen_jax.models.place import GRID
+from vgen_jax.models.action_nets import ActionConfig, ActionPredictor, predictor_network, still_maps
 from vgen_jax.nn.pixels import to_unit
 from vgen_jax.objectives.action import ActionTarget, normalised
 from vgen_jax.types import Array, Params, VgenError
-from vgen_jax.worlds.slow_networks import dtype_of
-
-
-@dataclasses.dataclass(frozen=True)
-class ActionConfig:
-    """The predictor's shape, see ``models.action_nets.ActionPredictor``."""
-
-    level_channels: tuple[int, ...]
-    blocks_per_level: int
-    width: int
-    mixers: int
-    norm_groups: int
-    dtype: str
-    grid: int = later(GRID)
 
 
 class ActionReader(NamedTuple):
@@ -68,11 +52,6 @@ class ActionReader(NamedTuple):
                 "the action predictor knows: give those, or another predictor"
             )
         return np.asarray(normalised(self.space.to_model(raw), self.target), np.float32)
-
-
-def predictor_network(config: ActionConfig, outputs: int) -> ActionPredictor:
-    """The network."""
-    return ActionPredictor(outputs, **{**dataclasses.asdict(config), "dtype": dtype_of(config.dtype)})
 
 
 def load_action_reader(folder: Path) -> ActionReader:

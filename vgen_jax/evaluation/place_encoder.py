@@ -1,6 +1,5 @@
 """A trained place encoder, from its export."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,22 +11,11 @@ import numpy as np
 from vgen_jax.config import section
 from vgen_jax.files.exports import check_matches, load_export
 from vgen_jax.models import place as network
+from vgen_jax.models.place import PlaceConfig, place_network
 from vgen_jax.nn.pixels import to_unit
 from vgen_jax.types import Params, VgenError
-from vgen_jax.worlds.slow_networks import dtype_of
 
 SLICE = 64  # frames coded at once
-
-
-@dataclasses.dataclass(frozen=True)
-class PlaceConfig:
-    """The encoder's shape, see ``models.place.PlaceEncoder``."""
-
-    level_channels: tuple[int, ...]
-    blocks_per_level: int
-    width: int
-    norm_groups: int
-    dtype: str
 
 
 class PlaceExport(NamedTuple):
@@ -56,11 +44,6 @@ class Place(NamedTuple):
     name: str
     embed: Callable[[np.ndarray], np.ndarray]
     layers: Callable[[np.ndarray], tuple[np.ndarray, ...]]
-
-
-def place_network(config: PlaceConfig) -> network.PlaceEncoder:
-    """The network."""
-    return network.PlaceEncoder(**{**dataclasses.asdict(config), "dtype": dtype_of(config.dtype)})
 
 
 def load_place_export(folder: Path) -> PlaceExport:

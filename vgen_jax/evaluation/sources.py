@@ -25,6 +25,7 @@ from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.evaluation.clips import write_clip
 from vgen_jax.files.exports import EXPORT_WEIGHTS, digest
 from vgen_jax.files.log import progress
+from vgen_jax.files.run_folder import CHECKPOINTS
 from vgen_jax.simulators.maze_view import colors_seen, has_walls
 from vgen_jax.types import ChunkAction, VgenError
 from vgen_jax.worlds import pretrained
@@ -34,8 +35,6 @@ from vgen_jax.worlds.rollout import rollout
 from vgen_jax.worlds.slow import SlowModel, action_width, frame_size, load_slow_model
 from vgen_jax.worlds.slow_world import SlowWorld
 from vgen_jax.worlds.texts import with_texts
-
-CHECKPOINTS = "checkpoints"
 
 
 @dataclasses.dataclass(frozen=True)

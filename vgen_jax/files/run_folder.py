@@ -17,6 +17,7 @@ from vgen_jax.files.assets import PREFIX, asset_folder
 from vgen_jax.types import VgenError
 
 CONFIG_FILE, RESULTS_FILE = "config.json", "results.json"
+CHECKPOINTS = "checkpoints"  # the folder of a training's
 # Keys that may change when a run is started again: they do not alter what has been computed so far.
 CHANGEABLE = (
     "train.steps", "train.log_every", "train.checkpoint_every", "train.keep", "train.profile_start",

@@ -29,6 +29,7 @@ from vgen_jax.devices.flops import jaxpr_flops
 from vgen_jax.devices.preemption import Preempted, StopSignal
 from vgen_jax.devices.profiler import Profiler
 from vgen_jax.files.log import MetricWriter
+from vgen_jax.files.run_folder import CHECKPOINTS
 from vgen_jax.learning.checkpoint import Checkpoints
 from vgen_jax.learning.state import OptimizerConfig, TrainState, divided, ema_update, init_state, joined, make_optimizer
 from vgen_jax.types import Array, Key, Objective, Params, StatefulObjective, VgenError
@@ -247,7 +248,7 @@ def train(
     mesh = sh.make_mesh(mesh_config)
     optimizer = make_optimizer(optimizer_config)
     states = abstract_state(task, optimizer, mesh, mesh_config, config.seed)
-    checkpoints = Checkpoints(workdir / "checkpoints", config.keep)
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, config.keep)
     state = first_state(task, states, mesh, config.seed, checkpoints)
     start = int(state.step)
     update = CompiledUpdate(make_update(optimizer, config), states[-1], mesh)

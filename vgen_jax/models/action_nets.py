@@ -8,6 +8,7 @@ lasts for several steps and one step may be ambiguous (none of them: the two fra
 values.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +16,9 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
+from vgen_jax.config import later
 from vgen_jax.models.place import GRID, NORM_EPS, PATCH, grid_average
+from vgen_jax.nn.dtypes import dtype_of
 from vgen_jax.nn.resnet import Downsample, ResnetBlock, conv3x3, group_norm
 from vgen_jax.types import Array, Params, VgenError
 
@@ -97,3 +100,21 @@ def still_maps(network: ActionPredictor, params: Params, x_BHWC: Array) -> list[
     )  # fmt: skip
     found: Any = state["intermediates"]
     return [found[level]["__call__"][0].astype(jnp.float32) for level in levels]
+
+
+@dataclasses.dataclass(frozen=True)
+class ActionConfig:
+    """The predictor's shape, see ``models.action_nets.ActionPredictor``."""
+
+    level_channels: tuple[int, ...]
+    blocks_per_level: int
+    width: int
+    mixers: int
+    norm_groups: int
+    dtype: str
+    grid: int = later(GRID)
+
+
+def predictor_network(config: ActionConfig, outputs: int) -> ActionPredictor:
+    """The network."""
+    return ActionPredictor(outputs, **{**dataclasses.asdict(config), "dtype": dtype_of(config.dtype)})

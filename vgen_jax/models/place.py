@@ -5,12 +5,15 @@ strided convolutions between them, an average over a 4×4 grid, whatever the fra
 keeps the layout of the view, which tells directions apart.
 """
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
+from vgen_jax.nn.dtypes import dtype_of
 from vgen_jax.nn.resnet import Downsample, ResnetBlock, conv3x3, group_norm
 from vgen_jax.types import Array, VgenError
 
@@ -71,3 +74,19 @@ def grid_average(size: int, cells: int) -> np.ndarray:
     pixel = np.arange(size)
     overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
     return np.maximum(overlap, 0.0) * cells / size
+
+
+@dataclasses.dataclass(frozen=True)
+class PlaceConfig:
+    """The encoder's shape, see ``models.place.PlaceEncoder``."""
+
+    level_channels: tuple[int, ...]
+    blocks_per_level: int
+    width: int
+    norm_groups: int
+    dtype: str
+
+
+def place_network(config: PlaceConfig) -> PlaceEncoder:
+    """The network."""
+    return PlaceEncoder(**{**dataclasses.asdict(config), "dtype": dtype_of(config.dtype)})

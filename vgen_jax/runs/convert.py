@@ -21,9 +21,9 @@ from vgen_jax.convert.exports import AUTOENCODER, SAMPLE_SIZE, SCALE, TEXT, UNET
 from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.models.text import ClipTextEncoder
 from vgen_jax.models.unet_latent import UNet3D
+from vgen_jax.nn.dtypes import dtype_of
 from vgen_jax.types import VgenError
 from vgen_jax.worlds.autoencoder import AutoencoderConfig
-from vgen_jax.worlds.slow_networks import dtype_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,8 +30,8 @@ from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.files.videos import SHEET_FRAMES
 from vgen_jax.models.autoencoder_kl import AutoencoderKL
 from vgen_jax.models.unet_latent import UNet3D
+from vgen_jax.nn.dtypes import dtype_of
 from vgen_jax.types import VgenError
-from vgen_jax.worlds.slow_networks import dtype_of
 from vgen_jax.worlds.text_to_video import ClipWorld, frame_decoder, latent_sampler, to_device
 
 EMBEDDINGS_FILE = "text_embeddings.safetensors"

@@ -14,9 +14,9 @@ from vgen_jax.data.batches import BatchesConfig
 from vgen_jax.data.motion import actions_of, space_of
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.schema import ActionSpace
-from vgen_jax.evaluation.action_predictor import ActionConfig, predictor_network
 from vgen_jax.files.exports import export
 from vgen_jax.learning.slow import Task
+from vgen_jax.models.action_nets import ActionConfig, predictor_network
 from vgen_jax.objectives.action import ActionTarget, action
 from vgen_jax.tasks.inputs import Batches, Finish, batches_config
 from vgen_jax.types import Array, Key, Params, VgenError

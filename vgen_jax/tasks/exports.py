@@ -8,9 +8,8 @@ from ml_collections import ConfigDict
 
 from vgen_jax.config import section
 from vgen_jax.devices import sharding
-from vgen_jax.evaluation.sources import CHECKPOINTS
 from vgen_jax.files.exports import EXPORT_CONFIG, EXPORT_WEIGHTS
-from vgen_jax.files.run_folder import CONFIG_FILE
+from vgen_jax.files.run_folder import CHECKPOINTS, CONFIG_FILE
 from vgen_jax.learning.checkpoint import Checkpoints
 from vgen_jax.learning.slow import TrainConfig, abstract_state
 from vgen_jax.learning.state import OptimizerConfig, learnt, make_optimizer

@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 from vgen_jax.config import Sections, section
 from vgen_jax.data.pairs import PairsConfig, pair_iterator
 from vgen_jax.data.records import read_info
-from vgen_jax.evaluation.place_encoder import PlaceConfig, place_network
 from vgen_jax.files.exports import export
 from vgen_jax.learning.slow import Task
+from vgen_jax.models.place import PlaceConfig, place_network
 from vgen_jax.objectives.place import PairBatch, PlaceLoss, place
 from vgen_jax.tasks.inputs import Finish
 from vgen_jax.types import Array, Key, Params

@@ -12,9 +12,9 @@ from jax.tree_util import Partial
 from vgen_jax.config import section
 from vgen_jax.files.exports import check_matches, load_export
 from vgen_jax.models.autoencoder_kl import AutoencoderKL
+from vgen_jax.nn.dtypes import dtype_of
 from vgen_jax.nn.pixels import from_unit, to_unit
 from vgen_jax.types import Array, Params, VgenError
-from vgen_jax.worlds.slow_networks import dtype_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,8 +20,9 @@ from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.models.text import ByteTextEncoder
 from vgen_jax.models.unet_latent import ACTION_JOINS, ActionJoin, UNet3D
 from vgen_jax.models.unet_pixel import ActionKind, PixelUNet, with_past
+from vgen_jax.nn.dtypes import dtype_of
 from vgen_jax.types import Array, Condition, Key, Params, PredictionKind, VgenError
-from vgen_jax.worlds.slow_networks import UNetConfig, dtype_of
+from vgen_jax.worlds.slow_networks import UNetConfig
 
 CHANNELS = 3  # of a frame
 ActionPath = ActionJoin | Literal["none"]

@@ -12,18 +12,11 @@ from vgen_jax.diffusion.schedules import Schedule
 from vgen_jax.models.text import ByteTextEncoder, looked_up
 from vgen_jax.models.unet_latent import UNet3D
 from vgen_jax.models.warp import FlowWarp
+from vgen_jax.nn.dtypes import dtype_of
 from vgen_jax.objectives.masked_diffusion import Embed, Predict
 from vgen_jax.types import Array, Condition, Key, Moved, Params, Prediction, PredictionKind, VgenError, VideoBatch
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 KEPT = 2.0  # the UNet's share of the moved reference starts at sigmoid(2) = 0.88
-
-
-def dtype_of(name: str) -> Any:
-    """A compute dtype by name."""
-    if name not in DTYPES:
-        raise VgenError(f"dtype '{name}' is unknown: use one of {', '.join(DTYPES)}")
-    return DTYPES[name]
 
 
 @dataclasses.dataclass(frozen=True)

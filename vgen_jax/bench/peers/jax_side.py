@@ -18,8 +18,8 @@ from vgen_jax.learning.slow import CompiledUpdate, Task, TrainConfig, abstract_s
 from vgen_jax.learning.state import OptimizerConfig, make_optimizer
 from vgen_jax.models.unet_latent import UNet3D
 from vgen_jax.models.unet_pixel import PixelUNet
+from vgen_jax.nn.dtypes import dtype_of
 from vgen_jax.types import Array, Condition, Key, Params, Prediction
-from vgen_jax.worlds.slow_networks import dtype_of
 
 
 class OurSide:
