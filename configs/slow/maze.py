@@ -11,7 +11,7 @@ flow matching, weighted as a velocity, from a past with noise whose level it is 
 a loss of its own (``objectives.masked_diffusion``).
 
 variant  frames a world  size     hardware                             what to expect
-tiny     1,500           16×16  2 cores; not timed yet               nothing to look at: for tests
+tiny     1,500           16×16    2 cores; not timed yet               nothing to look at: for tests
 cpu      300,000         64×64    2 cores; not timed yet               not measured yet
 day      500,000         64×64    2 cores, a day; not timed yet        not measured yet
 small    300,000         64×64    one data-centre GPU; not timed yet   not measured yet
