@@ -72,3 +72,11 @@ def test_what_it_cannot_do_is_one_line() -> None:
 def test_every_walker_declares_the_units_that_its_recordings_are_judged_by() -> None:
     for simulator in (VizDoomSimulator, MazeSimulator):
         assert simulator.units == units_of(simulator.name)
+
+
+def test_units_that_nobody_declared_are_said_to_be_dooms(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", logger="absl"):
+        assert units_of("a new simulator") == DOOM == units_of("a new simulator")
+    assert [record.getMessage() for record in caplog.records] == [
+        "simulator 'a new simulator' declares no units: poses are judged by Doom's (data/units.py)"
+    ]

@@ -4,6 +4,9 @@ A simulator declares its units. A data set names its simulator; ``units_of`` fin
 """
 
 import dataclasses
+import functools
+
+from absl import logging
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +46,9 @@ DOOM = Units(
 _OF_SIMULATORS = {"vizdoom": DOOM, "maze": DOOM}
 
 
+@functools.cache  # so that it is said once
 def units_of(simulator: str) -> Units:
-    """The units of a simulator's recordings; Doom's for poses of a simulator that declares none."""
+    """The units of a simulator's recordings; Doom's, and a warning, for a simulator that declares none."""
+    if simulator not in _OF_SIMULATORS:
+        logging.warning("simulator '%s' declares no units: poses are judged by Doom's (data/units.py)", simulator)
     return _OF_SIMULATORS.get(simulator, DOOM)
