@@ -60,6 +60,8 @@ class Condition:
         reference_BTHWC: frames that such a model is to move instead, one for each frame of the window; ``motion_BTA``
             is then counted from these. ``None`` for the last past frame.
         token_BL: the text as ``VideoBatch.token_BL``, for models that embed it themselves (AVID's).
+        motion_text_BTD: what a model that moves a frame has to go by where ``action_valid_BT`` says that the motion is
+            unknown: one embedding of the whole text, then the frames since the reference (in eights).
     """
 
     text_BLD: Array | None = None
@@ -70,6 +72,7 @@ class Condition:
     motion_BTA: Array | None = None
     reference_BTHWC: Array | None = None
     token_BL: Array | None = None
+    motion_text_BTD: Array | None = None
 
 
 @flax.struct.dataclass

@@ -44,7 +44,7 @@ def world(simulator: str) -> Section:
     patterned = simulator == "maze_patterned"
     return {
         "grid": 9, "rooms": 30, "colors": 12, "patterns": patterned, "floor_lines": patterned, "landmarks": 0,
-        "train_scenes": 4000, "validation_scenes": 400,
+        "train_scenes": 4000, "validation_scenes": 400, "wording": "many",
     }  # fmt: skip
 
 

@@ -12,6 +12,8 @@ next_chunk   256 windows, 4 frames after 2 real ones: true actions and    PSNR, 
 rollout_64   64 rollouts of 64 frames from one real one, no memory        sharpness twice, at the end too; SCuts, action
                                                                           error ratio, fd_place, walls
 rollout_256  the same of 256 frames                                       the same
+unheard      windows whose commands are said in words that         the same
+             no training says so (``simulators.wording``)
 turn         64 times a circle to the right: 48 frames from one real one  walls: ``walls_clips`` is the share of
                                                                           rollouts with 80 % of columns right
 
@@ -35,6 +37,7 @@ from configs.slow import maze
 PAST, FUTURE, LENGTH = 2, 4, 48
 CIRCLE = 48  # frames of twelve commands of 30 degrees
 LONG = 256
+UNHEARD_STEPS = 32
 SHARPNESS = ("gradient_ratio", "gradient_ratio_last", "laplacian_ratio", "laplacian_ratio_last")
 FULL: Section = {
     "frames": 100 * (LONG + FUTURE + 1), "windows": 256, "batch": 32, "clips": 64, "clip_batch": 16,
@@ -82,10 +85,16 @@ def stages(v: Section, model: str, place: str, action: str) -> dict[str, Section
         ((PAST, FUTURE),), v["windows"], v["batch"], LENGTH, common.sampler(maze.SAMPLER_STEPS), 1.0, model
     )
     next_chunk["evaluate"]["text"] = True
+    words = common.collect_stage(
+        {"validation": max(v["windows"] * FUTURE, 500)}, UNHEARD_STEPS, (64, 64), FUTURE, 25, workers=2, simulator=world
+    )
+    words["collect"]["maze"] = {**data.world(world), "wording": "held_out"}
     return {
         "data": recorded,
         "circles": circles,
+        "words": words,
         "next_chunk": next_chunk,
+        "unheard": {**next_chunk, "data": {**next_chunk["data"], "data_dir": "@words"}},
         **{
             f"rollout_{frames}": rollouts(v, model, place, action, of_rollouts, "@data", "validation", frames)
             for frames in v["lengths"]

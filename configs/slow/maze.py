@@ -33,7 +33,7 @@ RECIPE: Section = {
     },
     "past_t": "level",
     "loss": {
-        "kind": "x0", "drop_text": 0.1, "drop_action": 0.1, "weighting": "velocity", "draw": "noisy", "flow": 0.5,
+        "kind": "x0", "drop_text": 0.1, "drop_action": 0.2, "weighting": "velocity", "draw": "noisy", "flow": 0.5,
     },
     "commands": vizdoom.TOUR,
 }  # fmt: skip
@@ -43,14 +43,14 @@ CPU: Section = {
     **vizdoom.VARIANTS["cpu"],
     "episode_steps": data.EPISODE_STEPS, "autoencoder_steps": 1500, "augment_past": 0.4, "sampler_steps": SAMPLER_STEPS,
     "unet": {**vizdoom.VARIANTS["cpu"]["unet"], "block_channels": (128, 128)},
-    "warp": {**vizdoom.VARIANTS["cpu"]["warp"], "width": 80},  # what 16 MiB of float16 have room for
+    "warp": {**vizdoom.VARIANTS["cpu"]["warp"], "width": 80, "text": True},  # what 16 MiB have room for
     "windows": ((2, 4), (1, 4), (6, 4)), "weights": (0.7, 0.15, 0.15),
     "steps": 10_000, "patterned_steps": 2_000, "checkpoint_every": 500, "ema": 0.998,
 }  # fmt: skip
 VARIANTS: dict[str, Section] = {
     "tiny": {
         **vizdoom.VARIANTS["tiny"], "augment_past": 0.4, "patterned_steps": 10,
-        "warp": {"width": 8, "layers": 1, "cells": 1, "patch": 2, "norm_groups": 4},
+        "warp": {"width": 8, "layers": 1, "cells": 1, "patch": 2, "norm_groups": 4, "text": True},
         "autoencoder": {**vizdoom.VARIANTS["tiny"]["autoencoder"], "patch": 2, "linear_path": True,
                         "block_channels": (16,)},
         "encode": False,

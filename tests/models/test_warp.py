@@ -12,10 +12,17 @@ from vgen_jax.diffusion.masking import Masking
 from vgen_jax.models.autoencoder_kl import AutoencoderKL, principal_path
 from vgen_jax.models.warp import FlowWarp, bilinear, canvas
 from vgen_jax.nn.lora import kernel_shapes
-from vgen_jax.types import VgenError
+from vgen_jax.types import VgenError, VideoBatch
 from vgen_jax.worlds.autoencoder import FrozenAutoencoder
 from vgen_jax.worlds.slow import start_warp
-from vgen_jax.worlds.slow_networks import SlowConfig, WarpConfig, denoiser, motion_since
+from vgen_jax.worlds.slow_networks import (
+    SlowConfig,
+    TextConfig,
+    WarpConfig,
+    denoiser,
+    motion_since,
+    motion_text,
+)
 
 WARP = WarpConfig(width=8, layers=1, cells=2, patch=2, norm_groups=4)
 MASKING = Masking("zero", 0.0, reference=True)
@@ -79,6 +86,45 @@ def test_motion_is_told_only_where_it_is_known() -> None:
     two, _ = network.apply({"params": params}, reference, 2 * motion, valid)
     np.testing.assert_array_equal(one[:, 0], two[:, 0])
     assert not np.allclose(one[:, 1], two[:, 1])
+
+
+def test_a_text_moves_the_reference_only_where_the_motion_is_unknown() -> None:
+    network = FlowWarp(latent_channels=4, patch=2, width=8, layers=1, cells=2, norm_groups=4, text=True)
+    reference = np.random.default_rng(1).normal(size=(1, 3, 4, 4)).astype(np.float32)
+    motion, valid, text = np.ones((1, 2, 2), np.float32), np.asarray([[False, True]]), np.ones((1, 2, 5), np.float32)
+    params = tiny.random_params(lambda key: network.init(key, reference, motion, valid, text)["params"])
+    one, _ = network.apply({"params": params}, reference, motion, valid, text)
+    two, _ = network.apply({"params": params}, reference, motion, valid, 2 * text)
+    assert not np.allclose(one[:, 0], two[:, 0])
+    np.testing.assert_array_equal(one[:, 1], two[:, 1])
+    with pytest.raises(VgenError, match="slow.warp.text"):
+        network.apply({"params": params}, reference, motion, valid)
+
+
+def test_the_text_of_a_motion_is_its_mean_and_counts_frames() -> None:
+    text = np.asarray([[[1.0], [3.0], [50.0]]])
+    told = motion_text(text, np.asarray([[True, True, False]]), np.asarray([[True, True, False, False]]))
+    assert np.asarray(told).tolist() == [[[2.0, -1 / 8], [2.0, 0.0], [2.0, 1 / 8], [2.0, 2 / 8]]]
+
+
+def test_a_model_whose_text_moves_obeys_texts_without_actions() -> None:
+    warp = dataclasses.replace(WARP, text=True)
+    config = tiny.slow_config(kind="x0", masking=MASKING, warp=warp, action_dim=2)
+    networks = denoiser(config)
+    params = tiny.random_params(networks.init)
+    batch = tiny.latent_batch()
+    alone = dataclasses.replace(batch, action_valid_BT=np.zeros_like(batch.action_valid_BT))
+    other = dataclasses.replace(alone, token_BL=np.asarray(alone.token_BL)[:, ::-1])
+
+    def moved(batch: VideoBatch) -> np.ndarray:
+        x = np.ones((*batch.video_BTHWC.shape[:4], 2 * config.latent_channels), np.float32)
+        seen = networks.predict(params, x, np.zeros(len(x), np.int32), networks.embed(params, batch)).moved
+        assert seen is not None
+        return np.asarray(seen.frames_BTHWC)
+
+    assert not np.allclose(moved(alone), moved(other))
+    with pytest.raises(VgenError, match="slow.warp.text"):
+        tiny.slow_config(kind="x0", masking=MASKING, warp=warp, action_dim=2, text=TextConfig(0, 1, 1, 8))
 
 
 def test_the_canvas_is_the_autoencoders_linear_path() -> None:

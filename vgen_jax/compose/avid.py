@@ -42,7 +42,9 @@ class Parts(NamedTuple):
 
 def unconditioned(condition: Condition) -> Condition:
     """The condition as an action-free base takes it, which reads an empty prompt (AVID §9.2)."""
-    return dataclasses.replace(condition, action_BTA=None, action_valid_BT=None, motion_BTA=None, token_BL=None)
+    return dataclasses.replace(
+        condition, action_BTA=None, action_valid_BT=None, motion_BTA=None, motion_text_BTD=None, token_BL=None
+    )
 
 
 def alone(base: Predictor) -> Predictor:

@@ -10,12 +10,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-import optax.contrib
 
 from vgen_jax.config import later
+from vgen_jax.learning import muon
 from vgen_jax.types import Array, Key, Params, VgenError
 
 MUON_RMS = 0.4  # root mean square of an update at rate 1; Adam's is 0.2 to 0.4
+MUON, ADAM = "muon", "adam"
 FIRST, SECOND = "first", "second"
 MODEL_STATE = "model_state"  # where a tree of parameters has the model state, outside of the loop
 
@@ -152,52 +153,63 @@ def path_name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def _many_axes(params: Params) -> Any:
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
 def _whole_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     rate = learning_rate(config)
-    many_axes = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
     if config.kind == "adam":
         update = optax.adam(rate, config.b1, config.b2, config.eps)
     elif config.kind == "adamw":
-        update = optax.adamw(rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=many_axes)
+        update = optax.adamw(rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=_many_axes)
     elif config.kind == "muon":
-        update = optax.contrib.muon(
-            rate,
-            weight_decay=config.weight_decay,
-            weight_decay_mask=many_axes,
-            adam_b1=config.b1,
-            adam_b2=config.b2,
-            adam_weight_decay=config.weight_decay,
-            muon_weight_dimension_numbers=lambda params: muon_kernels(config.muon_kernels, params),
-            consistent_rms=MUON_RMS,
+        update = optax.partition(
+            {MUON: _muon(config, rate), ADAM: _beside_muon(config, rate)},
+            functools.partial(muon_parts, config.muon_kernels),
         )
     else:
         raise VgenError(f"optimizer.kind '{config.kind}' is unknown: use adam, adamw or muon")
     return optax.chain(optax.clip_by_global_norm(config.clip), update) if config.clip else update
 
 
-def muon_kernels(pattern: str, params: Params) -> Any:
-    """For each kernel whose path ``pattern`` is found in, which of its axes are inputs (all but the last); else None.
+def _muon(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    """The chain of ``optax.contrib.muon``, whose states it can take over."""
+    return optax.chain(
+        muon.scale_by_muon(),
+        muon.scale_by_shape(MUON_RMS),
+        optax.add_decayed_weights(config.weight_decay, _many_axes),
+        optax.scale_by_learning_rate(rate),
+    )
+
+
+def _beside_muon(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    return optax.adamw(rate, config.b1, config.b2, weight_decay=config.weight_decay, nesterov=True)
+
+
+def muon_parts(pattern: str, params: Params) -> Any:
+    """``MUON`` for each kernel whose path ``pattern`` is found in, ``ADAM`` for every other parameter.
 
     Raises:
         VgenError: for a pattern that finds nothing, or something of fewer than two axes.
     """
 
-    def axes(path: tuple[Any, ...], kernel: Array) -> optax.contrib.MuonDimensionNumbers | None:
+    def label(path: tuple[Any, ...], kernel: Array) -> str:
         name = path_name(path)
         if not re.search(pattern, name):
-            return None
+            return ADAM
         if kernel.ndim < 2:
             raise VgenError(
                 f"optimizer.muon_kernels '{pattern}' finds {name}, which has {kernel.ndim} axis: name kernels"
             )
-        return optax.contrib.MuonDimensionNumbers(tuple(range(kernel.ndim - 1)), kernel.ndim - 1)
+        return MUON
 
     if not pattern:
         raise VgenError("optimizer.muon_kernels is empty: give a regular expression over the kernels' paths")
-    found = jax.tree_util.tree_map_with_path(axes, params)
-    if not jax.tree.leaves(found, is_leaf=lambda x: isinstance(x, optax.contrib.MuonDimensionNumbers)):
+    labels = jax.tree_util.tree_map_with_path(label, params)
+    if MUON not in jax.tree.leaves(labels):
         raise VgenError(f"optimizer.muon_kernels '{pattern}' finds none of the parameters")
-    return found
+    return labels
 
 
 def init_state(init: Callable[[Key], Params], optimizer: optax.GradientTransformation, rng: Key) -> TrainState:

@@ -36,6 +36,7 @@ class FlowWarp(nn.Module):
         layers: residual convolutions that see the motion.
         cells: flow vectors per latent pixel, on each side; between them flow is interpolated.
         norm_groups: groups of every GroupNorm.
+        text: whether a text stands in for a motion that is not known.
         dtype: compute dtype of the flow network.
     """
 
@@ -45,15 +46,19 @@ class FlowWarp(nn.Module):
     layers: int
     cells: int
     norm_groups: int
+    text: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, reference_BHWC: Array, motion_BTA: Array, valid_BT: Array) -> tuple[Array, Array]:
+    def __call__(
+        self, reference_BHWC: Array, motion_BTA: Array, valid_BT: Array, motion_text_BTD: Array | None = None
+    ) -> tuple[Array, Array]:
         """Moves the reference.
 
         Args:
             motion_BTA: the sum of the actions from the reference to each frame, model units.
-            valid_BT: False where it is not known; the network then has no motion to go by.
+            valid_BT: False where it is not known; the network then has no motion to go by, or the text alone.
+            motion_text_BTD: see ``Condition``; needed with ``text``, and read only where the motion is not known.
 
         Returns:
             Warped latents, (B, T, H, W, C), and the share of each latent pixel that the reference shows,
@@ -68,7 +73,7 @@ class FlowWarp(nn.Module):
         )
         blocks = jax.lax.stop_gradient(reference_BHWC) @ to_pixels + pixels_bias
         image = rearrange(blocks, "b h w (p q c) -> b (h p) (w q) c", p=p, q=p)
-        flow = self._flow(reference_BHWC, motion_BTA, valid_BT)
+        flow = self._flow(reference_BHWC, self._told(motion_BTA, valid_BT, motion_text_BTD))
         flow = jax.image.resize(flow, (b * frames, height * p, width * p, 2), "linear")
         warped, inside = bilinear(image, flow.reshape(b, frames, *flow.shape[1:]))
         blocks = rearrange(warped, "b t (h p) (w q) c -> b t h w (p q c)", p=p, q=p)
@@ -81,12 +86,20 @@ class FlowWarp(nn.Module):
         biases = {"pixels_bias": jnp.zeros(size), "latents_bias": jnp.zeros(self.latent_channels)}
         return {"to_pixels": basis, "to_latents": basis.T, **biases}
 
-    def _flow(self, reference_BHWC: Array, motion_BTA: Array, valid_BT: Array) -> Array:
+    def _told(self, motion_BTA: Array, valid_BT: Array, motion_text_BTD: Array | None) -> Array:
+        """What the network knows of the motion, (B, T, D)."""
+        valid_BT1 = valid_BT[..., None].astype(self.dtype)
+        told = [motion_BTA.astype(self.dtype) * valid_BT1, valid_BT1]
+        if self.text:
+            if motion_text_BTD is None:
+                raise VgenError("slow.warp.text moves the reference by the text, but the condition has none")
+            told.append(motion_text_BTD.astype(self.dtype) * (1 - valid_BT1))
+        return jnp.concatenate(told, -1)
+
+    def _flow(self, reference_BHWC: Array, e: Array) -> Array:
         """(F, H·cells, W·cells, 2): x and y, in pixels."""
         b, height, width, _ = reference_BHWC.shape
-        frames = motion_BTA.shape[1]
-        valid_BT1 = valid_BT[..., None].astype(self.dtype)
-        e = jnp.concatenate([motion_BTA.astype(self.dtype) * valid_BT1, valid_BT1], -1)
+        frames = e.shape[1]
         for i in range(2):
             e = jax.nn.silu(nn.Dense(self.width * (i + 1), dtype=self.dtype, name=f"flow_motion_{i}")(e))
         e_FD = e.reshape(b * frames, -1)

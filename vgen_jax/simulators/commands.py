@@ -5,6 +5,7 @@ further and turns as much.
 """
 
 from vgen_jax.data.schema import ActionSpace, Command
+from vgen_jax.simulators.wording import Wording, phrases
 
 WALK = 0.5  # Doom walks at half of its running speed: 33 map units per step of 4 tics, once under way
 SIDESTEP = 0.6
@@ -59,10 +60,19 @@ _TABLE: dict[str, tuple[float, float, float, tuple[str, ...]]] = {
 }
 
 
-def walker_commands(chunk: int) -> tuple[Command, ...]:
-    """The commands with (chunk, 3) actions each; the id is the position."""
+def walker_commands(chunk: int, wording: Wording = "few") -> tuple[Command, ...]:
+    """The commands with (chunk, 3) actions each; the id is the position.
+
+    Args:
+        wording: ``few``, the phrases of the table above, or those of ``simulators.wording``.
+    """
     return tuple(
-        Command(i, name, texts, ((turn / chunk, forward, strafe),) * chunk)
+        Command(
+            i,
+            name,
+            texts if wording == "few" else phrases(name, wording),
+            ((turn / chunk, forward, strafe),) * chunk,
+        )
         for i, (name, (turn, forward, strafe, texts)) in enumerate(_TABLE.items())
     )
 

@@ -19,11 +19,11 @@ from vgen_jax.types import VgenError
 GENERATOR = 1  # changes whenever a seed gives another maze, or a maze other pictures
 PLAIN = MazeConfig(
     grid=9, rooms=30, colors=COLORS, patterns=False, floor_lines=False, landmarks=0, train_scenes=4000,
-    validation_scenes=400,
+    validation_scenes=400, wording="many",
 )  # fmt: skip
 PATTERNED = MazeConfig(
     grid=9, rooms=30, colors=COLORS, patterns=True, floor_lines=True, landmarks=0, train_scenes=4000,
-    validation_scenes=400,
+    validation_scenes=400, wording="many",
 )  # fmt: skip
 _FIRST = {"train": 0, "validation": 100_000_000}  # the seeds of the splits
 _BLOCK = 100  # mazes of a WAD, which takes half a second to write
@@ -48,7 +48,7 @@ class MazeSimulator:
         vizdoom = import_vizdoom()
         self.version = f"{vizdoom.__version__}-{GENERATOR}"
         self.size, self.config = size, config
-        self.commands = walker_commands(chunk)
+        self.commands = walker_commands(chunk, config.wording)
         self.action_space = walker_space(chunk)
         self._engine = DoomEngine(size, Path(vizdoom.__file__).parent / "freedoom2.wad", _TONE)
         # The collector asks for them in every episode, and thousands of names take milliseconds.

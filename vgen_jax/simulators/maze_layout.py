@@ -7,6 +7,8 @@ import dataclasses
 
 import numpy as np
 
+from vgen_jax.config import later
+from vgen_jax.simulators.wording import WORDINGS, Wording
 from vgen_jax.types import VgenError
 
 WALL = -1
@@ -27,6 +29,7 @@ class MazeConfig:
         floor_lines: every cell of the floor has a frame.
         landmarks: in how many rooms of a maze a thing of the game stands.
         train_scenes, validation_scenes: mazes of each split; their seeds are disjoint.
+        wording: how commands are said, see ``simulators.wording``.
     """
 
     grid: int
@@ -37,6 +40,7 @@ class MazeConfig:
     landmarks: int
     train_scenes: int
     validation_scenes: int
+    wording: Wording = later("few")
 
     def __post_init__(self) -> None:
         if self.grid < MIN_GRID:
@@ -45,6 +49,8 @@ class MazeConfig:
             raise VgenError(f"config key collect.maze.colors is {self.colors}: use 3 to {COLORS}")
         if self.rooms < 2 or self.landmarks < 0:
             raise VgenError("config keys collect.maze.rooms and landmarks: use 2 rooms or more, landmarks of 0 or more")
+        if self.wording not in WORDINGS:
+            raise VgenError(f"config key collect.maze.wording is {self.wording!r}: use {' or '.join(WORDINGS)}")
         for name, most in (("train_scenes", 10_000_000), ("validation_scenes", 1_000_000)):
             if not 1 <= getattr(self, name) <= most:
                 raise VgenError(f"config key collect.maze.{name} is {getattr(self, name)}: use 1 to {most:,}")

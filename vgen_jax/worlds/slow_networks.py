@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from vgen_jax.config import later
 from vgen_jax.diffusion.masking import Masking
 from vgen_jax.diffusion.prediction import check_kind
 from vgen_jax.diffusion.schedules import Schedule
@@ -16,6 +17,7 @@ from vgen_jax.nn.dtypes import dtype_of
 from vgen_jax.objectives.masked_diffusion import Embed, Predict
 from vgen_jax.types import Array, Condition, Key, Moved, Params, Prediction, PredictionKind, VgenError, VideoBatch
 
+FRAMES_PER_UNIT = 8.0  # of the count of frames beside a text
 KEPT = 2.0  # the UNet's share of the moved reference starts at sigmoid(2) = 0.88
 
 
@@ -49,13 +51,18 @@ class TextConfig:
 
 @dataclasses.dataclass(frozen=True)
 class WarpConfig:
-    """The flow network that moves the last past frame (see ``models.warp.FlowWarp``); ``width`` 0 for none."""
+    """The flow network that moves the last past frame (see ``models.warp.FlowWarp``); ``width`` 0 for none.
+
+    Attributes:
+        text: whether the text says how the frame moves where the actions do not.
+    """
 
     width: int
     layers: int
     cells: int
     patch: int
     norm_groups: int
+    text: bool = later(False)
 
 
 NO_WARP = WarpConfig(width=0, layers=0, cells=0, patch=0, norm_groups=0)
@@ -89,6 +96,10 @@ class SlowConfig:
             raise VgenError(
                 "slow.warp moves the reference frame by the actions: set masking.reference to True, "
                 "objective.loss.kind to 'x0' and data.action to a space, or slow.warp.width to 0"
+            )
+        if self.warp.text and not self.text.width:
+            raise VgenError(
+                "slow.warp.text reads the model's texts, but slow.text.width is 0: set it, or text to False"
             )
 
 
@@ -162,7 +173,8 @@ def denoiser(config: SlowConfig) -> Denoiser:
         if not config.action_dim:
             return Condition(text, mask)
         motion = None if warp is None else motion_since(batch.action_BTA, batch.past_BT)
-        return Condition(text, mask, batch.action_BTA, batch.action_valid_BT, motion_BTA=motion)
+        told = motion_text(text, mask, batch.past_BT) if config.warp.text else None
+        return Condition(text, mask, batch.action_BTA, batch.action_valid_BT, motion_BTA=motion, motion_text_BTD=told)
 
     def painted(params: Params, x_BTHWC: Array, t: Array, c: Condition) -> Any:
         """The UNet's output."""
@@ -171,10 +183,10 @@ def denoiser(config: SlowConfig) -> Denoiser:
 
     def move(params: Params, last_BHWC: Array, c: Condition) -> Any:
         """The reference as each frame would see it, and what of it shows."""
-        seen: tuple[Any, ...] = (last_BHWC, c.motion_BTA, c.action_valid_BT)
+        seen: tuple[Any, ...] = (last_BHWC, c.motion_BTA, c.action_valid_BT, c.motion_text_BTD)
         if c.reference_BTHWC is not None:  # one per frame: as many videos of one frame
             seen = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (c.reference_BTHWC, *seen[1:]))
-            seen = (seen[0], seen[1][:, None], seen[2][:, None])
+            seen = (seen[0], *jax.tree.map(lambda x: x[:, None], seen[1:]))
         out = warp.apply({"params": params}, *seen)  # type: ignore[union-attr]
         return jax.tree.map(lambda x: x.reshape(*c.motion_BTA.shape[:2], *x.shape[2:]), out)  # type: ignore[union-attr]
 
@@ -195,11 +207,12 @@ def denoiser(config: SlowConfig) -> Denoiser:
         params = {} if encoder is None else {"text": encoder.init(k_text, token)["params"]}
         if warp is not None:
             k_warp = jax.random.fold_in(k_unet, 1)
-            params["warp"] = warp.init(k_warp, x[:, 0, ..., :channels], action, valid)["params"]
+            told = jnp.zeros((1, 2, config.text.width + 1)) if config.warp.text else None
+            params["warp"] = warp.init(k_warp, x[:, 0, ..., :channels], action, valid, told)["params"]
         table = {"token": token, "embedding": jnp.zeros((1, 1, config.text.width))}
         c = embed({"text": table, **params}, VideoBatch(x, valid, token, action, valid))
-        told = (c.text_BLD, c.text_mask_BL, c.action_BTA, c.action_valid_BT)
-        return {**params, "unet": unet.init(k_unet, x, jnp.zeros((1,), jnp.int32), *told)["params"]}
+        conditions = (c.text_BLD, c.text_mask_BL, c.action_BTA, c.action_valid_BT)
+        return {**params, "unet": unet.init(k_unet, x, jnp.zeros((1,), jnp.int32), *conditions)["params"]}
 
     return Denoiser(init, embed, predict)
 
@@ -211,3 +224,15 @@ def motion_since(action_BTA: Array | None, past_BT: Array) -> Array:
     sum_BTA = jnp.cumsum(jnp.asarray(action_BTA), axis=1)
     last_B11 = (past_BT.sum(1) - 1)[:, None, None]
     return sum_BTA - jnp.take_along_axis(sum_BTA, last_B11, axis=1)
+
+
+def motion_text(text_BLD: Array | None, mask_BL: Array | None, past_BT: Array) -> Array:
+    """``Condition.motion_text_BTD``: the mean of the text, then the frames since the reference."""
+    if text_BLD is None:
+        raise VgenError("slow.warp.text needs texts: the batch has none")
+    weight_BL1 = jnp.ones(text_BLD.shape[:2])[..., None] if mask_BL is None else mask_BL[..., None].astype(jnp.float32)
+    mean_BD = (text_BLD * weight_BL1).sum(1) / jnp.maximum(weight_BL1.sum(1), 1.0)
+    frames = past_BT.shape[1]
+    since_BT = jnp.arange(frames) - (past_BT.sum(1) - 1)[:, None]
+    text_BTD = jnp.broadcast_to(mean_BD[:, None], (mean_BD.shape[0], frames, mean_BD.shape[1]))
+    return jnp.concatenate([text_BTD, since_BT[..., None] / FRAMES_PER_UNIT], -1)
