@@ -54,7 +54,7 @@ def liveliest(action_TA: np.ndarray, count: int) -> int:
     if len(action_TA) < count:
         return 0
     sums = np.convolve(changes, np.ones(max(1, count - 2)), "valid")
-    return int(min(np.argmax(sums), len(action_TA) + 1 - count)) if len(sums) else 0
+    return min(int(np.argmax(sums)), len(action_TA) + 1 - count) if len(sums) else 0
 
 
 def _model_units(source: EpisodeSource, values: dict[str, np.ndarray]) -> np.ndarray:

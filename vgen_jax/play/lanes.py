@@ -109,7 +109,7 @@ class Worlds:
 
     def _make(self, lane: Lane) -> SlowWorld:
         sampler = dataclasses.replace(self.sampler, steps=lane.steps)
-        memory = dataclasses.replace(self.memory, kind=lane.memory)
+        memory = dataclasses.replace(self.memory, kind=lane.memory)  # type: ignore[arg-type]
         return slow_world(self.model, sampler, memory, self.past, self.future, lane.guidance)
 
     def of(self, lane: Lane) -> SlowWorld:

@@ -33,8 +33,15 @@ CHANGEABLE = ("model_dir", *(f"{name}." for name in SECTIONS))  # the folder kee
 
 def player_of(config: ConfigDict) -> Player:
     """What a config says is played."""
-    parts = {name: section(kind, config[name].to_dict(), name) for name, kind in SECTIONS.items()}
-    return Player(model_dir=config.model_dir, **parts)
+    return Player(
+        config.model_dir,
+        section(PlayConfig, config.play, "play"),
+        section(ChoicesConfig, config.choices, "choices"),
+        section(StartConfig, config.start, "start"),
+        section(SimulatorConfig, config.simulator.to_dict(), "simulator"),
+        section(MemoryConfig, config.memory.to_dict(), "memory"),
+        section(Sampler, config.sampler, "sampler"),
+    )
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
