@@ -33,6 +33,8 @@ CORE = [
 
 EXTRAS = {
     "sim": ["vizdoom>=1.3"],  # self-contained: brings the Freedoom maps, needs no system packages
+    "browser": ["playwright>=1.45"],  # tests of the player's page; drives Debian's or Ubuntu's chromium
+    "notebooks": ["ipykernel>=6.29", "nbmake>=1.5"],  # that run the notebooks as tests
     "procgen": ["envpool>=1.2"],  # Debian and Ubuntu: apt-get install libqt5gui5 libqt5core5a
     "eval": ["lpips>=0.1.4", "scenedetect>=0.7", "torch>=2.6"],  # torch reads .pth files
     "convert": ["diffusers>=0.35", "huggingface_hub>=1.0", "torch>=2.6", "transformers>=5.0"],
@@ -81,7 +83,7 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["vgen_jax", "vgen_jax.*"]), *(f"vgen_jax.configs{name}" for name in CONFIGS)],
     package_dir={"vgen_jax.configs": "configs"},
-    package_data={"vgen_jax": ["files/templates/*.html", "assets/*/*/*"]},
+    package_data={"vgen_jax": ["files/templates/*.html", "play/page/*", "assets/*/*/*"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

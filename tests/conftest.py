@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 
 CACHE = Path(os.environ.get("VGEN_TEST_CACHE", Path(tempfile.gettempdir()) / f"vgen_jax-tests-{os.getuid()}"))
+
+# Of the tests in a browser.
+CHROMIUM = os.environ.get("VGEN_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
 # The environment rather than jax.config, so that programs which a test starts inherit all of it. Nothing is evicted
 # from the cache: eviction would make the workers of pytest-xdist wait for one lock; without it a half-written entry
@@ -45,6 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reasons = {}
     if importlib.util.find_spec("vizdoom") is None:
         reasons["simulator"] = "vizdoom is not installed: pip install -e '.[sim]'"
+    if importlib.util.find_spec("playwright") is None or not CHROMIUM:
+        reasons["browser"] = "no browser: pip install -e '.[browser]' and apt-get install chromium"
     if os.environ["JAX_PLATFORMS"] == "cpu":
         reasons["accelerator"] = "runs on a GPU or a TPU only: JAX_PLATFORMS=cuda pytest -m accelerator"
     for item in items:

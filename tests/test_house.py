@@ -41,8 +41,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "worlds": LAYERS - {"devices"} | {"black_box", "convert"},
     "evaluation": LAYERS - {"memory", "learning"} | {"metrics", "simulators", "convert", "worlds"},
     "tasks": LAYERS - {"compose", "memory"} | {"black_box", "convert", "worlds"},
+    "play": {"data", "files", "diffusion", "memory", "simulators", "worlds"},
     "bench": LAYERS | {"simulators", "convert", "worlds", "tasks"},
-    "runs": LAYERS | {"metrics", "black_box", "simulators", "convert", "worlds", "evaluation", "tasks", "bench"},
+    "runs": LAYERS
+    | {"metrics", "black_box", "simulators", "convert", "worlds", "evaluation", "tasks", "bench", "play"},
     "command_line": {"runs", "tasks", "files"},
     "main": {"files", "devices", "runs", "command_line"},
 }

@@ -10,7 +10,7 @@ import pytest
 from vgen_jax.files import report
 from vgen_jax.files.log import MetricWriter
 from vgen_jax.files.media import VideoWriter, write_png
-from vgen_jax.files.report import Image, Plot, Table, Text, Video, metric_curves, write_report
+from vgen_jax.files.report import Image, Plot, Table, Text, Video, command_line, metric_curves, write_report
 from vgen_jax.types import VgenError
 
 
@@ -47,6 +47,15 @@ def test_the_command_config_and_versions_are_there(tmp_path: Path) -> None:
     page = write_report(tmp_path, "Run", [], command="run --this", config={"optimizer": {"rate": 1e-4}}).read_text()
     for text in ("run --this", "&#34;rate&#34;: 0.0001", "python", "jaxlib"):
         assert text in page
+    (tmp_path / "config.json").write_text("{}")
+    page = write_report(tmp_path, "Run", []).read_text()
+    assert '<a href="config.json">config.json</a>' in page and "results.json" not in page
+
+
+def test_the_command_is_that_of_this_program() -> None:
+    started = ["/somewhere/vgen_jax/main.py", "--config=quickstart", "--config.title=two words"]
+    assert command_line(started) == "python -m vgen_jax.main --config=quickstart '--config.title=two words'"
+    assert command_line(["/usr/bin/pytest", "-q"]) == ""
 
 
 def test_numbers_are_readable(tmp_path: Path) -> None:

@@ -184,3 +184,19 @@ def test_what_is_no_loop_is_refused(name: str) -> None:
         TrainConfig(**{name: 0})
     with pytest.raises(VgenError, match="train.ema_decay is 1"):
         TrainConfig(ema_decay=1.0)
+
+
+def test_samples_are_left_and_change_nothing(tmp_path: Path) -> None:
+    def sample(params: Params, key: Key) -> np.ndarray:
+        return np.full((3, 8, 8, 3), min(255, int(100 + 10 * abs(params["w"][0]))), np.uint8)
+
+    plain = run(tmp_path / "plain")
+    for name, minutes, count in (("every", 1e-9, 12), ("last", 60.0, 1), ("none", 0.0, 0)):
+        config = dataclasses.replace(CONFIG, sample_minutes=minutes)
+        shown = dataclasses.replace(task(Numbers()), sample=sample)
+        state = train(shown, config, OPTIMIZER, MeshConfig(), tmp_path / name)
+        assert_same(state, plain)
+        assert (tmp_path / name / METRICS_FILE).read_bytes() == (tmp_path / "plain" / METRICS_FILE).read_bytes()
+        assert len(list((tmp_path / name).glob("samples/step_*.mp4"))) == count
+    assert (tmp_path / "last" / "samples" / "step_000012.mp4").is_file()
+    assert (tmp_path / "last" / "samples" / "latest.png").is_file()

@@ -13,6 +13,7 @@ from tests import tiny
 from vgen_jax.config import section
 from vgen_jax.files.exports import digest, export
 from vgen_jax.files.run_folder import resolved
+from vgen_jax.runs import encode
 from vgen_jax.tasks.autoencoder import autoencoder_task, latent_scale
 from vgen_jax.tasks.inputs import batches_config, latents_folder
 from vgen_jax.tasks.slow import slow_config, slow_task
@@ -84,3 +85,26 @@ def test_the_scale_gives_latents_unit_variance(workdir: Path) -> None:
     frames = np.concatenate([np.asarray(next(task.data).video_BTHWC) for _ in range(32)])
     scale = latent_scale(Halving(), {}, batches_config(config))
     np.testing.assert_allclose(scale * (frames / 127.5 - 1).std() / 2, 1.0, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", ["frames", "latents"])
+def test_what_the_model_makes_of_held_out_windows_while_it_learns(workdir: Path, content: str) -> None:
+    changes = {"data.data_dir": "@data", "data.windows": ((2, 2),), "data.window_weights": (1.0,)}
+    plain = tiny.config("slow", changes)
+    with plain.unlocked():
+        plain.train.sample_minutes = 1.0
+    if content == "latents":
+        encode.run(resolved(tiny.config("latents", {"autoencoder_dir": "@autoencoder/export"}), workdir), workdir)
+        plain.data.data_dir = str(workdir)
+    task, _ = slow_task(resolved(plain, workdir))
+    params = tiny.random_params(task.init)
+    assert task.sample is not None
+    video = task.sample(params, jax.random.key(0))
+    assert video.dtype == np.uint8 and video.shape == (4, 2 * tiny.SIZE, 4 * tiny.SIZE, 3)
+    above, below = video[:, : tiny.SIZE], video[:, tiny.SIZE :]
+    np.testing.assert_array_equal(above[:2], below[:2], "the past is real")
+    assert (above[2:] != below[2:]).any()
+    other = task.sample(jax.tree.map(lambda x: 0.5 * x, params), jax.random.key(0))
+    np.testing.assert_array_equal(other[:, : tiny.SIZE], above)
+    assert (other[2:, tiny.SIZE :] != below[2:]).any(), "the parameters at hand are used"

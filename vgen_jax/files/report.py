@@ -11,6 +11,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,11 +22,13 @@ import jax
 import jinja2
 from matplotlib.figure import Figure
 
-from vgen_jax.files.log import read_metrics
+from vgen_jax.files.log import METRICS_FILE, read_metrics
+from vgen_jax.files.run_folder import CONFIG_FILE, RESULTS_FILE
 from vgen_jax.types import VgenError
 
 REPORT_FILE = "report.html"
 INLINE_BYTES = 16 * 2**20
+LINKED = (CONFIG_FILE, RESULTS_FILE, METRICS_FILE)  # files of the run's folder that the page names
 PACKAGES = ("vgen_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av")
 MIME = {".png": "image/png", ".jpg": "image/jpeg", ".gif": "image/gif", ".svg": "image/svg+xml", ".mp4": "video/mp4"}
 
@@ -117,7 +120,7 @@ def write_report(
         workdir: the run's folder; created where it is missing.
         title: the page's heading.
         sections: shown in this order; ``command``, ``config`` and the installed versions follow them.
-        command: what regenerates the page.
+        command: what regenerates the page; empty for the command line of this program, if it is one of this package.
         config: the resolved configuration, anything that JSON can hold.
 
     Raises:
@@ -129,7 +132,8 @@ def write_report(
     page = environment.get_template("report.html").render(
         title=title,
         sections=[_view(section, folder) for section in sections],
-        command=command,
+        command=command or command_line(sys.argv),
+        files=[name for name in LINKED if (folder / name).is_file()],
         config=json.dumps(config, indent=2, default=str) if config else "",
         versions=_versions(),
     )
@@ -142,6 +146,13 @@ def write_report(
     except OSError as error:
         raise VgenError(f"{path}: cannot be written ({error.strerror}); choose a folder that can") from error
     return path
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """The command that started this program; empty for a program that is not ``vgen_jax.main``."""
+    if Path(arguments[0]).parts[-2:] != ("vgen_jax", "main.py"):
+        return ""
+    return shlex.join(["python", "-m", "vgen_jax.main", *arguments[1:]])
 
 
 def _view(section: Section, folder: Path) -> dict[str, Any]:

@@ -21,7 +21,8 @@ CHECKPOINTS = "checkpoints"  # the folder of a training's
 # Keys that may change when a run is started again: they do not alter what has been computed so far.
 CHANGEABLE = (
     "train.steps", "train.log_every", "train.checkpoint_every", "train.keep", "train.profile_start",
-    "train.profile_steps", "mesh", "data.workers", "slow.unet.remat", "finetune.remat", "collect.workers",
+    "train.profile_steps", "train.sample_minutes", "mesh", "data.workers", "slow.unet.remat", "finetune.remat",
+    "collect.workers",
     "generate.save_every", "memories.", "revisit.lengths", "revisit.protocols", "revisit.batch",
     "revisit.memories", "revisit.shown_memories", "remote.", "serve.",
 )  # fmt: skip
@@ -47,8 +48,11 @@ def as_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
-def keep_config(config: ConfigDict, workdir: Path) -> None:
+def keep_config(config: ConfigDict, workdir: Path, changeable: tuple[str, ...] = CHANGEABLE) -> None:
     """Writes ``config.json``; refuses a folder that another config made.
+
+    Args:
+        changeable: beginnings of keys that may differ.
 
     Raises:
         VgenError: naming the first key that differs and must not.
@@ -58,7 +62,7 @@ def keep_config(config: ConfigDict, workdir: Path) -> None:
     if path.is_file():
         old, new = _flat(json.loads(path.read_text())), _flat(json.loads(text))
         for key in sorted(old.keys() | new.keys()):
-            if old.get(key) != new.get(key) and not key.startswith(CHANGEABLE):
+            if old.get(key) != new.get(key) and not key.startswith(changeable):
                 raise VgenError(
                     f"{path} says {key} = {old.get(key)} but the config now says {new.get(key)}: "
                     "use another --workdir, or the old value"

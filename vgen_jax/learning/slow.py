@@ -23,17 +23,29 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from vgen_jax.config import later
 from vgen_jax.devices import sharding as sh
 from vgen_jax.devices.chips import chip_of
 from vgen_jax.devices.flops import jaxpr_flops
 from vgen_jax.devices.preemption import Preempted, StopSignal
 from vgen_jax.devices.profiler import Profiler
 from vgen_jax.files.log import MetricWriter
+from vgen_jax.files.media import VideoWriter, write_png
 from vgen_jax.files.run_folder import CHECKPOINTS
 from vgen_jax.learning.checkpoint import Checkpoints
-from vgen_jax.learning.state import OptimizerConfig, TrainState, divided, ema_update, init_state, joined, make_optimizer
+from vgen_jax.learning.state import (
+    OptimizerConfig,
+    TrainState,
+    divided,
+    ema_update,
+    init_state,
+    joined,
+    learnt,
+    make_optimizer,
+)
 from vgen_jax.types import Array, Key, Objective, Params, StatefulObjective, VgenError
 
+SAMPLE_FPS = 4.0
 AnyObjective = Objective | StatefulObjective
 # (step, metrics and timings)
 Report = Callable[[int, Mapping[str, float]], None]
@@ -51,6 +63,7 @@ class TrainConfig:
         accumulate: micro-batches whose gradients are averaged into one update; divides the batch size.
         ema_decay: of the moving average of the parameters.
         profile_start, profile_steps: a profiler trace of that many steps; 0 steps for none.
+        sample_minutes: between two looks at what the model makes by then (``samples/``, TensorBoard); 0 for none.
     """
 
     steps: int = 1000
@@ -62,6 +75,7 @@ class TrainConfig:
     ema_decay: float = 0.999
     profile_start: int = 10
     profile_steps: int = 0
+    sample_minutes: float = later(0.0)
 
     def __post_init__(self) -> None:
         for name in ("steps", "log_every", "checkpoint_every", "keep", "accumulate"):
@@ -93,12 +107,14 @@ class Task:
         data: gives batches as pytrees of NumPy arrays.
         start: changes what ``init`` gave (as NumPy arrays) before the first step: what is known of the data, or weights
             from elsewhere. The same on every process; not called when a checkpoint is restored.
+        sample: (parameters, key) -> a video of what they make, uint8 (T, H, W, 3), to be watched; ``None`` for none.
     """
 
     init: Callable[[Key], Params]
     objective: AnyObjective
     data: DataIterator
     start: Callable[[Params], Params] | None = None
+    sample: Callable[[Params, Key], np.ndarray] | None = None
 
 
 def step_key(seed: int, step: Array | int) -> Key:
@@ -255,6 +271,7 @@ def train(
     objective = jax.device_put(task.objective, sh.replicated(mesh))
     writer, stop = MetricWriter(workdir, resume_step=start), StopSignal()
     recorder = MetricRecorder(config, writer, checkpoints, report, start)
+    gallery = Gallery(task.sample, config.sample_minutes, mesh, workdir / "samples", writer)
     profiler = Profiler(config.profile_start, config.profile_steps, workdir / "profile")
     try:
         for step in range(start + 1, config.steps + 1):
@@ -266,6 +283,9 @@ def train(
             batch = sh.global_batch(sh.batch_sharding(mesh), rows)
             state, metrics = update(state, objective, batch)
             recorder.dispatched(step, metrics, update.flops_per_device)
+            if gallery.due() or (step == config.steps and gallery.active):
+                recorder.settle()
+                gallery.add(step, state)
             stopping = stop.reached(step)
             if step % config.checkpoint_every == 0 or step == config.steps or stopping:
                 recorder.settle()
@@ -283,6 +303,43 @@ def train(
         checkpoints.close()
         writer.close()
     return state
+
+
+class Gallery:
+    """Every few minutes a video of what the model makes, by a training of a single process.
+
+    Args:
+        sample: see ``Task``.
+        minutes: between two of them; 0 for none.
+        folder: of ``step_000500.mp4`` and so on; the newest is ``latest.png`` too, its frames side by side.
+    """
+
+    def __init__(
+        self,
+        sample: Callable[[Params, Key], np.ndarray] | None,
+        minutes: float,
+        mesh: Mesh,
+        folder: Path,
+        writer: MetricWriter,
+    ):
+        self._sample, self._mesh, self._folder, self._writer = sample, mesh, folder, writer
+        self._seconds, self._last = 60 * minutes, time.monotonic()
+        self.active = sample is not None and minutes > 0 and jax.process_count() == 1
+
+    def due(self) -> bool:
+        """Whether it is time for the next one."""
+        return self.active and time.monotonic() - self._last >= self._seconds
+
+    def add(self, step: int, state: TrainState) -> None:
+        """Makes and writes one."""
+        if self._sample is None:
+            return
+        frames_THWC = self._sample(sh.gathered(learnt(state), self._mesh), jax.random.key(0))
+        self._writer.video(step, "sample", frames_THWC, SAMPLE_FPS)
+        with VideoWriter(self._folder / f"step_{step:06d}.mp4", SAMPLE_FPS, frames_THWC.shape[1:3]) as writer:
+            writer.write(frames_THWC)
+        write_png(self._folder / "latest.png", np.concatenate(list(frames_THWC), axis=1))
+        self._last = time.monotonic()
 
 
 def saved_before(

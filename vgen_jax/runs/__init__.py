@@ -3,6 +3,7 @@
 A run is imported when it starts, so that none pays for what another one needs.
 """
 
+import contextlib
 import importlib
 from pathlib import Path
 from types import ModuleType
@@ -12,15 +13,17 @@ from ml_collections import ConfigDict
 
 from vgen_jax.black_box.ask import fault_of
 from vgen_jax.config import nearest
+from vgen_jax.files.log import sign_of_life
 from vgen_jax.types import VgenError
 
 RUNS = (
     "avid_table", "benchmark", "bundle", "check_data", "check_topology", "collect", "collect_paths",
-    "collect_procgen", "compare", "compare_results", "convert", "embed_texts", "encode", "evaluate",
+    "collect_procgen", "compare", "compare_results", "convert", "embed_texts", "encode", "estimate", "evaluate",
     "evaluate_action", "evaluate_place", "evaluate_videos", "export", "fast_benchmark", "footprint", "generate",
-    "import_rlds", "import_videos", "latency", "peer_benchmark", "pipeline", "revisit", "serve", "text_to_video",
-    "train",
+    "import_rlds", "import_videos", "latency", "peer_benchmark", "pipeline", "play", "revisit", "serve",
+    "text_to_video", "train",
 )  # fmt: skip
+SERVING = ("play", "serve")  # wait for others to ask, and say where
 
 
 def module(name: str) -> ModuleType:
@@ -42,7 +45,8 @@ def start(config: ConfigDict, workdir: Path) -> None:
     """
     run = module(config.run).run
     try:
-        run(config, workdir)
+        with contextlib.nullcontext() if config.run in SERVING else sign_of_life(config.run):
+            run(config, workdir)
     except jax.errors.JaxRuntimeError as error:
         fault = fault_of(error)  # a black box that failed within a compiled program
         if fault is None:

@@ -33,6 +33,7 @@ class SimulatorWorld:
         self._simulator, self._scene = simulator, scene
         self._book = CommandBook(simulator.commands)
         self._at: SimulatorState | None = None
+        self._last: Observation | None = None  # of the state that it is at
         self.commands = tuple(command.name for command in simulator.commands)
         self.fps, self.units = simulator.fps, simulator.units
 
@@ -56,7 +57,11 @@ class SimulatorWorld:
 
     def look(self, state: SimulatorState) -> np.ndarray:
         """What is seen before anything is done from a state, uint8 (H, W, 3)."""
-        return self._play(state).frame_HWC
+        return self.observation(state).frame_HWC
+
+    def observation(self, state: SimulatorState) -> Observation:
+        """What is seen from a state, and where the camera stands; nothing is done."""
+        return self._play(state) if self._at is not state or self._last is None else self._last
 
     def step(self, state: SimulatorState, command: Command | None = None) -> tuple[SimulatorState, Step]:
         """See ``World``.
@@ -74,7 +79,7 @@ class SimulatorWorld:
     def _play(self, state: SimulatorState) -> Observation:
         """Leads the simulator to a state."""
         self._at = None
-        seen = self._simulator.reset(state.seed, self._scene)
+        seen = self._last = self._simulator.reset(state.seed, self._scene)
         for row in state.action_TA:
             seen = self._seen(self._simulator.step(row))
         self._at = state
@@ -84,6 +89,7 @@ class SimulatorWorld:
         if seen.ended:
             self._at = None
             raise VgenError("the recording has ended here (death, an exit or a teleporter): go another way")
+        self._last = seen
         return seen
 
     def _rows(self, command: Command | None) -> tuple[str, np.ndarray]:

@@ -37,7 +37,8 @@ from vgen_jax.files.exports import DATASET_FILE, EXPORT_CONFIG, export
 from vgen_jax.learning.slow import Task
 from vgen_jax.objectives.masked_diffusion import DiffusionLoss, masked_diffusion
 from vgen_jax.tasks.inputs import Batches, Finish, batches_config, latents_folder
-from vgen_jax.types import Array, Key, Objective, Params, VgenError, VideoBatch
+from vgen_jax.tasks.samples import next_chunks
+from vgen_jax.types import Array, Autoencoder, Key, Objective, Params, VgenError, VideoBatch
 from vgen_jax.worlds import pretrained
 from vgen_jax.worlds.autoencoder import load_autoencoder
 from vgen_jax.worlds.slow import action_width, load_slow_model, start_warp, token_length
@@ -55,6 +56,7 @@ class Origin(NamedTuple):
         write: (parameters, what a slow model's export says of itself, export folder); the data's own file is added.
         init, start: of the Task.
         frozen: parameters that are not learnt, beside those that are.
+        autoencoder: shows what is sampled while it trains; ``None`` shows nothing.
     """
 
     slow: SlowConfig
@@ -64,6 +66,7 @@ class Origin(NamedTuple):
     init: Callable[[Key], Params]
     start: Callable[[Params], Params] | None
     frozen: Params | None = None
+    autoencoder: Autoencoder | None = None
 
 
 def slow_task(config: ConfigDict) -> tuple[Task, Finish]:
@@ -87,7 +90,10 @@ def slow_task(config: ConfigDict) -> tuple[Task, Finish]:
         origin.write(params, {"slow": dataclasses.asdict(slow), "windows": data.windows}, folder)
         shutil.copyfile(Path(data.data_dir) / INFO_FILE, folder / DATASET_FILE)
 
-    return Task(origin.init, objective, Batches(data), origin.start), finish
+    sample = None
+    if origin.autoencoder is not None and "sample_minutes" in config.train and config.train.sample_minutes > 0:
+        sample = next_chunks(slow, origin.autoencoder, data, info)
+    return Task(origin.init, objective, Batches(data), origin.start, sample), finish
 
 
 def with_frozen(objective: Objective, frozen: Params, params: Params, batch: VideoBatch, rng: Key) -> Any:
@@ -109,7 +115,7 @@ def from_nothing(config: ConfigDict, data: BatchesConfig, info: DatasetInfo) -> 
     loss = section(DiffusionLoss, config.objective.loss, "objective.loss")
     start = functools.partial(start_warp, slow, autoencoder) if slow.warp.width else None
     write = functools.partial(write_model, folder)
-    return Origin(slow, loss, autoencoder.encode, write, denoiser(slow).init, start)
+    return Origin(slow, loss, autoencoder.encode, write, denoiser(slow).init, start, None, autoencoder)
 
 
 def slow_config(config: ConfigDict, info: DatasetInfo, channels: int) -> SlowConfig:
@@ -151,7 +157,10 @@ def from_export(config: ConfigDict, data: BatchesConfig, info: DatasetInfo) -> O
     if loss.kind != slow.kind:
         raise VgenError(f"objective.loss.kind is {loss.kind}, but the model in {folder} predicts {slow.kind}: use that")
     write = functools.partial(write_model, model.autoencoder.folder)
-    return Origin(slow, loss, model.autoencoder.encode, write, model.denoiser.init, lambda params: model.params)
+    return Origin(
+        slow, loss, model.autoencoder.encode, write, model.denoiser.init, lambda params: model.params, None,
+        model.autoencoder,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

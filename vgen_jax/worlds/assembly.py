@@ -66,6 +66,18 @@ def action_codec(model: SlowModel, future: int) -> ActionCodec:
     return ActionCodec(model.data, model.config.actions, token_length(model), future, embedded_texts(model))
 
 
+def load_model(folder: str | Path, texts: Sequence[str] = ()) -> SlowModel:
+    """A trained model that can be told all of its commands; see ``load_world`` for the arguments."""
+    name = str(folder)
+    path = asset_folder(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else Path(folder)
+    model = load_slow_model(path)
+    length = token_length(model)
+    if not length:
+        return model
+    known = [text for command in model.data.commands for text in (command.name, *command.texts)]
+    return with_texts(model, path, [encode_text(text, length) for text in (*known, *texts)])
+
+
 def load_world(
     folder: str | Path,
     memory: str | Mapping[str, Any] | MemoryConfig = "none",
@@ -91,13 +103,7 @@ def load_world(
     Raises:
         VgenError: if a file is missing or does not fit, or for settings that the model cannot have.
     """
-    name = str(folder)
-    path = asset_folder(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else Path(folder)
-    model = load_slow_model(path)
-    length = token_length(model)
-    if length:
-        known = [text for command in model.data.commands for text in (command.name, *command.texts)]
-        model = with_texts(model, path, [encode_text(text, length) for text in (*known, *texts)])
+    model = load_model(folder, texts)
     f_p, f_g = model.windows[0]
     return slow_world(
         model, _sampler(sampler), _memory(memory), past or f_p, future or f_g, guidance, decode_frames

@@ -173,6 +173,15 @@ class SlowWorld:
         after = SlowState(state.chunks + 1, past.then(new).last(self.past), m, state.key, state.id_B)
         return after, Step(shown, self.codec.raw(new.action_BTA), action.text)
 
+    def with_memory(self, state: SlowState) -> SlowState:
+        """The same place of the same video, with a memory of this world that begins there.
+
+        Args:
+            state: of a world of the same model and f_p, whatever its memory.
+        """
+        keys = video_keys(state.key, LORA_STREAM, state.chunks, state.id_B)
+        return state.replace(memory=self.begin(self.memory.init(state.past, keys)))  # type: ignore[attr-defined]
+
     def _latents(self, recalled: Recalled, window: VideoBatch, key_B: Key, watched: Watched | None) -> Array:
         if watched is None or not watched.videos_B.any():
             return self.sample_chunk(recalled, window, key_B)
@@ -278,10 +287,11 @@ def chunk_sampler(
     return sample_chunk, sample._cache_size  # type: ignore[attr-defined]
 
 
-def window_sampler(
-    model: SlowModel, sampler: Sampler, guidance: float, past: int, future: int
-) -> Callable[[VideoBatch, Key], Array]:
-    """A compiled function (windows of real frames, one key each) -> the next f_g frames, uint8, after the first f_p."""
+def window_sampler(model: SlowModel, sampler: Sampler, guidance: float, past: int, future: int) -> Callable[..., Array]:
+    """A compiled function (windows of real frames, one key each) -> the next f_g frames, uint8, after the first f_p.
+
+    It takes other parameters than the model's as a third argument.
+    """
     config = model.config
 
     @jax.jit
@@ -294,4 +304,4 @@ def window_sampler(
         return frames
 
     frozen = (model.autoencoder.encode, model.autoencoder.decode)
-    return lambda batch, key_B: generate(model.params, frozen, batch, key_B)
+    return lambda batch, key_B, params=model.params: generate(params, frozen, batch, key_B)

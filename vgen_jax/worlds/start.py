@@ -45,6 +45,11 @@ class Start(NamedTuple):
     id_B: np.ndarray
 
 
+def held_still(picture_HWC: np.ndarray, past: int) -> Start:
+    """A picture, uint8, that stands still for ``past`` frames: video 0."""
+    return Start(np.repeat(picture_HWC[None, None], past, axis=1), None, np.zeros(1, np.int32))
+
+
 def starting_point(world: SlowWorld, config: StartConfig) -> Start:
     """The frames that the config names.
 
@@ -52,8 +57,7 @@ def starting_point(world: SlowWorld, config: StartConfig) -> Start:
         VgenError: for a file, an episode or a frame that is not there.
     """
     if config.image:
-        picture = media.read_image(config.image, world.size)
-        return Start(np.repeat(picture[None, None], world.past, axis=1), None, np.zeros(1, np.int32))
+        return held_still(media.read_image(config.image, world.size), world.past)
     source = EpisodeSource(config.data_dir, config.split)
     pairs = [recorded_past(world, source, episode, config) for episode in config.episodes]
     actions = [raw for _, raw in pairs if raw is not None]

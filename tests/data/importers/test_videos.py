@@ -165,3 +165,16 @@ def test_other_faults(videos: Path, tmp_path: Path) -> None:
         import_videos(tmp_path / "out", setting(videos, "t.jsonl", validation_fraction=0.0))
     with pytest.raises(VgenError, match="table.xml"):
         import_videos(tmp_path / "out", setting(videos, "table.xml"))
+
+
+def test_a_table_in_each_episodes_folder(tmp_path: Path) -> None:
+    rows = csv_rows(1)
+    for n in range(4):
+        (tmp_path / f"episode_{n}").mkdir()
+        write_video(tmp_path / f"episode_{n}" / "v0.mkv", gradient(40 * n))
+        (tmp_path / f"episode_{n}" / "actions.csv").write_text("\n".join(rows))
+    info = import_videos(tmp_path / "out", setting(tmp_path, "episode_*/actions.csv"))
+    scenes = {scene for shards in info.splits.values() for shard in shards for scene in shard.scenes}
+    assert scenes == {f"kitchen/episode_{n}/v0.mkv" for n in range(4)}
+    with pytest.raises(VgenError, match="no file of that pattern"):
+        import_videos(tmp_path / "other", setting(tmp_path, "nothing_*/actions.csv"))

@@ -18,8 +18,10 @@ one scene: the splits share none.
 
 import csv
 import dataclasses
+import glob
 import itertools
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,8 @@ class ImportConfig:
 
     Attributes:
         folder: where the videos are; the table's paths are relative to it.
-        table: the CSV or JSONL file.
+        table: the CSV or JSONL file; a pattern, ``episodes/*/actions.csv``, for one in each episode's folder, which
+            then names its videos from there.
         source: a name for the data set.
         size: (height, width) of the stored frames; videos are cropped to that aspect around their centre and reduced
             with antialiasing.
@@ -103,7 +106,7 @@ def import_videos(out: str | Path, config: ImportConfig) -> DatasetInfo:
     out = Path(out)
     if (out / INFO_FILE).exists():
         raise VgenError(f"{out / INFO_FILE} exists; import into another folder")
-    entries = _read_table(Path(config.table), config)
+    entries = _read_tables(config)
     splits = _assign_splits(entries, config)
     out.mkdir(parents=True, exist_ok=True)
     rates: dict[str, float] = {}
@@ -220,6 +223,20 @@ def _assign_splits(entries: list[_Entry], config: ImportConfig) -> dict[str, lis
     if held_out:
         splits["validation"] = [entries[n] for n in sorted(order[:held_out])]
     return splits
+
+
+def _read_tables(config: ImportConfig) -> list[_Entry]:
+    """The entries of the table, or of all tables that a pattern names; those name videos from their own folders."""
+    if "*" not in config.table:
+        return _read_table(Path(config.table), config)
+    tables = [Path(found) for found in sorted(glob.glob(config.table))]
+    if not tables:
+        raise VgenError(f"{config.table}: no file of that pattern; table= must name .csv or .jsonl files")
+    return [
+        dataclasses.replace(entry, video=os.path.relpath(table.parent / entry.video, config.folder))
+        for table in tables
+        for entry in _read_table(table, config)
+    ]
 
 
 def _read_table(path: Path, config: ImportConfig) -> list[_Entry]:
