@@ -68,7 +68,10 @@ def _differences(maps: Sequence[Array]) -> list[Array]:
     """Of each map, the squared difference (B, h, w, C) of a pair's channels, which are scaled to unit length."""
     found = []
     for features in maps:
-        features = features / (jnp.linalg.norm(features, axis=-1, keepdims=True) + EPSILON)
+        squared = (features**2).sum(-1, keepdims=True)
+        # The root of 0 has no gradient, and LPIPS is a training loss as well.
+        length = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), 0.0)
+        features = features / (length + EPSILON)
         pair = features.reshape(-1, 2, *features.shape[1:])
         found.append((pair[:, 0] - pair[:, 1]) ** 2)
     return found

@@ -8,7 +8,11 @@ import numpy as np
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.files import media
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.leap import LeapWorld
+from vgen_jax.worlds.rafi import RafiWorld
 from vgen_jax.worlds.slow_world import SlowWorld
+
+ModelWorld = SlowWorld | LeapWorld | RafiWorld
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Start(NamedTuple):
     id_B: np.ndarray
 
 
-def starting_point(world: SlowWorld, config: StartConfig) -> Start:
+def starting_point(world: ModelWorld, config: StartConfig) -> Start:
     """The frames that the config names.
 
     Raises:
@@ -62,7 +66,7 @@ def starting_point(world: SlowWorld, config: StartConfig) -> Start:
 
 
 def recorded_past(
-    world: SlowWorld, source: EpisodeSource, episode: int, config: StartConfig
+    world: ModelWorld, source: EpisodeSource, episode: int, config: StartConfig
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """f_p recorded frames, uint8 (f_p, H, W, 3), and the actions between them, raw; ``None`` where they stand still."""
     f_p, space = world.past, world.codec.space
