@@ -123,9 +123,10 @@ class RobotSimulator:
 
     def clearance(self) -> tuple[float, float, float]:
         """Metres to what stands left, ahead and right, figures included."""
+        hall = self._hall_now()
         angles = self._heading + np.radians([30.0, 0.0, -30.0])
         ray_32 = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        far_3 = distances(self._hall_now(), self._place, ray_32)[0]
+        far_3 = distances(hall, self._place, ray_32)[0]
         for offset in self._figures.places(self._seconds) - self._place:
             along_3 = ray_32 @ offset
             aside_3 = np.linalg.norm(offset - along_3[:, None] * ray_32, axis=1)
