@@ -19,7 +19,7 @@ from vgen_jax.objectives.variational import (
     reduced,
     skip_frames,
     teacher_forced,
-    told,
+    unit_action,
     variational,
 )
 from vgen_jax.types import Array, VgenError, VideoBatch
@@ -103,7 +103,7 @@ def test_states_agree_with_a_rollout_while_the_context_lasts(model: str) -> None
     h = networks.encode(params, stats, x.reshape(-1, *x.shape[2:]), False)[0].reshape(2, FRAMES, -1)
     e = None
     if MODELS[model].action:
-        e = networks.encode_action(params, told(jnp.concatenate([taken, jnp.zeros((2, 1, 2))], axis=1)))
+        e = networks.encode_action(params, unit_action(jnp.concatenate([taken, jnp.zeros((2, 1, 2))], axis=1)))
     forced, _ = teacher_forced(networks, MODELS[model], params, h, e, jax.random.key(5))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), carry["prior"], forced["prior"])
     np.testing.assert_allclose(last, x[:, -1], atol=1e-6)

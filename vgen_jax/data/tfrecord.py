@@ -23,7 +23,13 @@ LENGTH, CRC = struct.Struct("<Q"), struct.Struct("<I")
 _MASK_DELTA, _POLYNOMIAL = 0xA282EAD8, 0x82F63B78
 _LANES = 4096  # parts of a record whose CRCs are computed at once; a power of 2
 _FLOAT, _UINT8, _STRING = 1, 4, 7  # DataType of TensorProto
-_DTYPES = {_FLOAT: np.dtype("<f4"), 2: np.dtype("<f8"), 3: np.dtype("<i4"), _UINT8: np.dtype("u1"), 9: np.dtype("<i8")}
+_DTYPES: dict[int, np.dtype[Any]] = {
+    _FLOAT: np.dtype("<f4"),
+    2: np.dtype("<f8"),
+    3: np.dtype("<i4"),
+    _UINT8: np.dtype("u1"),
+    9: np.dtype("<i8"),
+}
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 
 Features = dict[str, list[Any]]
@@ -63,10 +69,10 @@ def crc32c(data: bytes | memoryview) -> int:
     raw = np.frombuffer(data, np.uint8)
     table = _table()
     if len(raw) < 4 * _LANES:
-        crc = 0xFFFFFFFF
+        one = 0xFFFFFFFF
         for byte in raw.tolist():
-            crc = int(table[(crc ^ byte) & 255]) ^ (crc >> 8)
-        return crc ^ 0xFFFFFFFF
+            one = int(table[(one ^ byte) & 255]) ^ (one >> 8)
+        return one ^ 0xFFFFFFFF
     # To begin with ones is to flip the first four bytes; zeros before them then change nothing.
     each = -(-len(raw) // _LANES)
     padded = np.zeros(_LANES * each, np.uint8)
@@ -198,7 +204,9 @@ def tensor(data: bytes | memoryview) -> np.ndarray:
         VgenError: another message, a type that is not known here, or too few values for the shape.
     """
     try:
-        kind, shape, content, values = 0, [], b"", []
+        kind, content = 0, memoryview(b"")
+        shape: list[int] = []
+        values: list[Any] = []
         for number, value in _fields(memoryview(data)):
             if number == 1:
                 kind = value

@@ -33,6 +33,7 @@ from vgen_jax.types import Array, VgenError
 SolverKind = Literal["euler", "midpoint", "heun", "rk4"]
 # (x, flow time s of every sample (B,), number of the evaluation) -> dx/ds
 Field = Callable[[Array, Array, Array], Array]
+_Carry = tuple[jax.Array, jax.Array, jax.Array]  # x at the step's beginning, slopes, number of the evaluation
 
 # The rows of a below the diagonal, and b; c is the sum of each row of a.
 _TABLEAUS: dict[str, tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]] = {
@@ -113,18 +114,18 @@ def solve(field: Field, solver: Solver, x: Array) -> Array:
     """
     table = solver_table(solver)
     columns = {name: jnp.asarray(column) for name, column in dataclasses.asdict(table).items()}
-    x = x.astype(jnp.float32)
-    slopes = jnp.zeros((table.before.shape[1], *x.shape), jnp.float32)
+    begin: jax.Array = jnp.asarray(x, jnp.float32)
+    slopes = jnp.zeros((table.before.shape[1], *begin.shape), jnp.float32)
 
-    def evaluate(carry: tuple[Array, Array, Array], row: dict[str, Array]) -> tuple[tuple[Array, Array, Array], None]:
+    def evaluate(carry: _Carry, row: dict[str, jax.Array]) -> tuple[_Carry, None]:
         x, slopes, number = carry
         at = x + jnp.tensordot(row["before"], slopes, 1)
-        slope = field(at, jnp.full(x.shape[:1], row["time"]), number).astype(jnp.float32)
+        slope = jnp.asarray(field(at, jnp.full(x.shape[:1], row["time"]), number), jnp.float32)
         slopes = slopes.at[row["stage"]].set(slope)
         return (x + jnp.tensordot(row["after"], slopes, 1), slopes, number + 1), None
 
-    (x, _, _), _ = jax.lax.scan(evaluate, (x, slopes, jnp.zeros((), jnp.int32)), columns)
-    return x
+    (end, _, _), _ = jax.lax.scan(evaluate, (begin, slopes, jnp.zeros((), jnp.int32)), columns)
+    return end
 
 
 def noised(x_0: Array, eps: Array, s_B: Array, sigma: float) -> Array:

@@ -76,13 +76,13 @@ class Quantised(NamedTuple):
         latents: before, (…, D).
         codes: the nearest entries, (…, D); no gradient goes through to the latents.
         straight: the same, with the latents' gradient.
-        index: which entries, int32 (…).
+        entry: which ones, int32 (…).
     """
 
     latents: Array
     codes: Array
     straight: Array
-    index: Array
+    entry: Array
 
 
 class Quantiser(nn.Module):

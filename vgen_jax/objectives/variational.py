@@ -139,13 +139,13 @@ class StepOutput(NamedTuple):
     alpha: tuple[Moments, Moments] | None
 
 
-def told(action: Array) -> Array:
+def unit_action(action: Array) -> Array:
     """Actions in model units as the networks are told them."""
     return (action + 1.0) / 2.0
 
 
-def said(action: Array) -> Array:
-    """The inverse of ``told``."""
+def model_action(action: Array) -> Array:
+    """The inverse of ``unit_action``."""
     return 2.0 * action - 1.0
 
 
@@ -267,7 +267,7 @@ def variational(
         x = to_unit(batch.video_BTHWC[:, :-1])
         b, frames = x.shape[:2]
         h_FD, maps, model_state = networks.encode(params, model_state, x.reshape(b * frames, *x.shape[2:]), True)
-        a_BTA = told(jnp.asarray(batch.action_BTA)[:, 1:]) if sees.action else None
+        a_BTA = unit_action(jnp.asarray(batch.action_BTA)[:, 1:]) if sees.action else None
         e_BTD = None if a_BTA is None else networks.encode_action(params, a_BTA)
         _, out = teacher_forced(networks, sees, params, h_FD.reshape(b, frames, -1), e_BTD, rng)
         skips = skip_frames(frames - 1, past, networks.skip_back)

@@ -58,7 +58,7 @@ class Coded(NamedTuple):
         latents, codes: before and after the codebook.
         last: what the decoder's last convolution was given.
         kernel: that convolution's, (3, 3, C, 3).
-        index: entries of the codebook.
+        entry: of the codebook, for each latent.
         state: the autoencoder's model state afterwards.
     """
 
@@ -67,7 +67,7 @@ class Coded(NamedTuple):
     codes: Array
     last: Array
     kernel: Array
-    index: Array
+    entry: Array
     state: Any
 
 
@@ -77,14 +77,15 @@ Reconstruct = Callable[[Params, Any, Array], Coded]
 Judge = Callable[[Params, Any, Array], tuple[Array, Any]]
 
 
-def kernel_gradient(last_FHWC: Array, kernel: Array, cotangent_FHWC: Array) -> Array:
+def kernel_gradient(last_FHWC: Array, kernel: Array, cotangent_FHWC: Array) -> jax.Array:
     """The gradient of a loss in the last kernel, from that in the frames."""
 
-    def frames(kernel: Array) -> Array:
+    def frames(kernel: jax.Array) -> jax.Array:
         layout = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(last_FHWC, kernel, (1, 1), "SAME", dimension_numbers=layout)
+        return jax.lax.conv_general_dilated(jnp.asarray(last_FHWC), kernel, (1, 1), "SAME", dimension_numbers=layout)
 
-    return jax.vjp(frames, kernel)[1](cotangent_FHWC)[0]
+    found: jax.Array = jax.vjp(frames, jnp.asarray(kernel))[1](cotangent_FHWC)[0]
+    return found
 
 
 def adaptive_weight(coded: Coded, of_error: Array, of_judgement: Array) -> Array:
@@ -122,7 +123,7 @@ def vqgan(
         commitment = ((sg(coded.codes) - coded.latents) ** 2).mean()
         value = error_of(coded.frames) + loss.codebook * codebook + loss.commitment * commitment
         aux = {
-            "error": error, "commitment": commitment, "codes_used": distinct(coded.index).astype(jnp.float32),
+            "error": error, "commitment": commitment, "codes_used": distinct(coded.entry).astype(jnp.float32),
             "psnr": 10.0 * jnp.log10(4.0 / ((coded.frames - x) ** 2).mean()),
         }  # fmt: skip
         if loss.adversarial:

@@ -60,7 +60,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         labels[name], models[name] = entry.label, digest(Path(entry.dir)) if entry.dir else ""
         path = workdir / "scores" / f"{name}.npz"
         if not path.is_file():
-            method = predictions.Method(name, entry, windows.past, windows.frames, solver)
+            method = predictions.ClipPredictor(name, entry, windows.past, windows.frames, solver)
             predictions.save_scored(path, predictions.scored(data, method, settings, nets, SHOWN, name))
         methods[name] = predictions.load_scored(path)
     constant = predictions.constant_error(data, predictions.mean_action(Path(config.data_dir), "train"))

@@ -117,7 +117,7 @@ def draw(
 
 def make_hall(rng: np.random.Generator, side: float, boxes: int) -> Hall:
     """A hall with boxes, none of them in the middle third where robots start."""
-    found = []
+    found: list[list[float]] = []
     while len(found) < boxes:
         size = rng.uniform(0.12, 0.3, 2)
         x, y = rng.uniform(0.0, side - size)

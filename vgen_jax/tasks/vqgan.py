@@ -97,7 +97,7 @@ def reconstruct(network: Vqgan, params: Params, state: Any, x_FHWC: Array) -> Co
     last: Any = after["intermediates"]["decoder"][BEFORE_LAST][0]
     return Coded(
         frames, found.latents, found.codes, last.astype(jnp.float32), params["decoder"]["conv_out"]["kernel"],
-        found.index, after[CODEBOOK] if CODEBOOK in after else {},
+        found.entry, after[CODEBOOK] if CODEBOOK in after else {},
     )  # fmt: skip
 
 

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vgen_jax.types import ChunkAction, Key, Past, VgenError, VideoBatch
+from vgen_jax.types import Array, ChunkAction, Key, Past, VgenError, VideoBatch
 
 NOISE_STREAM, MEMORY_STREAM, LORA_STREAM = 0, 1, 2
 
 
-def video_keys(rng: Key, stream: int, number: int, id_B: np.ndarray) -> Key:
+def video_keys(rng: Key, stream: int, number: int | Array, id_B: Array) -> Key:
     """A key per video from (stream, chunk, video id) alone."""
     rng = jax.random.fold_in(jax.random.fold_in(rng, stream), number)
     return jax.vmap(jax.random.fold_in, (None, 0))(rng, jnp.asarray(id_B))

@@ -23,7 +23,7 @@ from vgen_jax.diffusion.samplers import normal_like
 from vgen_jax.files.exports import DATASET_FILE, check_matches, load_export
 from vgen_jax.learning.state import divided
 from vgen_jax.nn.pixels import from_unit, to_unit
-from vgen_jax.objectives.variational import first_carry, model_step, noise_widths, said, told
+from vgen_jax.objectives.variational import first_carry, model_action, model_step, noise_widths, unit_action
 from vgen_jax.types import Array, Command, Key, Params, Step, VgenError
 from vgen_jax.worlds.actions import ActionCodec
 from vgen_jax.worlds.autoencoder import required
@@ -156,10 +156,10 @@ class LeapWorld:
         key = jax.random.key(0) if key is None else key
         id_B = np.arange(b, dtype=np.int32) if id_B is None else np.asarray(id_B)
         taken_BTA, known = self.codec.taken_actions(b, self.past, given, actions)
-        held = self.watch(frames_BTHWC, taken_BTA[:, :-1], video_keys(key, WATCHED_STREAM, 0, id_B))
+        held: Any = self.watch(frames_BTHWC, taken_BTA[:, :-1], video_keys(key, WATCHED_STREAM, 0, id_B))
         if known:
             held = (*held[:3], jnp.asarray(taken_BTA[:, -1]))
-        return LeapState(0, *held, key, id_B)
+        return _state(0, held, key, id_B)
 
     def step(self, state: LeapState, command: Command | None = None) -> tuple[LeapState, Step]:
         """See ``World``. Without a command the model does what it expects."""
@@ -170,7 +170,12 @@ class LeapWorld:
         held = (state.carry, state.last_BHWC, state.maps, state.own_BA)
         held, frames, action_BTA = self.go(held, state.frames, state.key, state.id_B, given)
         shown = None if self.codec.space == "none" else self.codec.raw(action_BTA)
-        return LeapState(state.frames + self.future, *held, state.key, state.id_B), Step(frames, shown, text)
+        return _state(state.frames + self.future, held, state.key, state.id_B), Step(frames, shown, text)
+
+
+def _state(frames: int, held: tuple[Any, Array, Any, Array], key: Key, id_B: np.ndarray) -> LeapState:
+    carry, last_BHWC, maps, own_BA = held
+    return LeapState(frames, carry, last_BHWC, maps, own_BA, key, id_B)
 
 
 def leap_world(model: LeapModel, past: int = 0, future: int = 0) -> LeapWorld:
@@ -181,9 +186,8 @@ def leap_world(model: LeapModel, past: int = 0, future: int = 0) -> LeapWorld:
         future: frames of a step; 0 for the data's commands.
     """
     past, future = past or model.past, future or model.data.chunk
-    functions = partial(jax.jit, static_argnames=("future",))
-    watch = jax.jit(partial(watched, model.config))
-    go = functions(partial(gone, model.config))
+    watch: Any = jax.jit(partial(watched, model.config))
+    go: Any = jax.jit(partial(gone, model.config), static_argnames=("future",))
     codec = ActionCodec(model.data, model.config.actions, 0, future)
 
     def step(held: Any, number: int, key: Key, id_B: np.ndarray, given: np.ndarray | None) -> Any:
@@ -226,7 +230,7 @@ def watched(
     if config.action_dim:
         # The action at the last frame is not known, and no step here looks at it.
         padded = jnp.concatenate([taken_BTA, jnp.zeros((b, 1, config.action_dim))], axis=1)
-        codes["e"] = networks.encode_action(params, told(padded))
+        codes["e"] = networks.encode_action(params, unit_action(padded))
     first = {name: jnp.swapaxes(code, 0, 1) for name, code in codes.items()}
     seen = {name: code[:-1] for name, code in first.items()} | {f"next_{n}": code[1:] for n, code in first.items()}
 
@@ -239,9 +243,9 @@ def watched(
         return carry, out.action
 
     carry, actions = jax.lax.scan(step, first_carry(networks, sees, b), (seen, jnp.arange(frames - 1)))
-    own_BA = jnp.zeros((b, config.action_dim))
+    own_BA: Array = jnp.zeros((b, config.action_dim))
     if config.action_dim and frames > 1:
-        own_BA = said(networks.decode_action(params, actions[-1]))
+        own_BA = model_action(networks.decode_action(params, actions[-1]))
     return carry, x[:, -1], maps, own_BA
 
 
@@ -262,11 +266,12 @@ def gone(
         (stacks, last, own_BA), (offset, command_BA) = carry, inputs
         action_BA = jnp.where(given, command_BA, own_BA)
         h, _, _ = networks.encode(params, stats, last, False)
-        seen = {"h": h, "e": networks.encode_action(params, told(action_BA))} if config.action_dim else {"h": h}
+        seen = {"h": h, "e": networks.encode_action(params, unit_action(action_BA))} if config.action_dim else {"h": h}
         noise = noise_of(config, video_keys(key, NOISE_STREAM, number + offset, id_B))
         stacks, out = model_step(networks, sees, params, stacks, seen, noise, informed=False)
         frame, _ = networks.decode(params, stats, out.frame, maps, False)
-        own_BA = said(networks.decode_action(params, out.action)) if config.action_dim else own_BA
+        if out.action is not None:
+            own_BA = model_action(networks.decode_action(params, out.action))
         return (stacks, frame, own_BA), (frame, action_BA)
 
     inputs = jnp.arange(future), jnp.swapaxes(commanded_BTA, 0, 1)

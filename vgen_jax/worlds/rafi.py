@@ -223,8 +223,8 @@ def rafi_world(model: RafiModel, solver: Solver, past: int = 0, future: int = 0)
     past, future = past or model.past, future or model.data.chunk
     if past < 2:
         raise VgenError(f"this world opens with {past} frame: give it 2 or more, the newest and an earlier one")
-    encode = jax.jit(lambda encode, frames: encode(frames))
-    go = jax.jit(partial(flowed, model.config, solver))
+    encode: Any = jax.jit(lambda encode, frames: encode(frames))
+    go: Any = jax.jit(partial(flowed, model.config, solver))
     frozen = model.autoencoder
 
     def step(history: Array, known: int, number: int, key: Key, id_B: np.ndarray, given: np.ndarray | None) -> Any:
@@ -260,7 +260,7 @@ def flowed(
         latent, own_BA = parts(history[:, -1], config.action_dim)
         action_BA = jnp.where(given, command_BA, own_BA)
         newest = states(latent[:, None], action_BA[:, None])[:, 0] if config.action_dim else latent
-        history = history.at[:, -1].set(newest)
+        history = jnp.concatenate([history[:, :-1], newest[:, None]], axis=1)
         new = next_state(
             config, solver, params, history, known, video_keys(key, NOISE_STREAM, number + offset, id_B)
         )  # fmt: skip

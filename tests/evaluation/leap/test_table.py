@@ -114,7 +114,7 @@ def test_clips_are_scored_frame_by_frame(tmp_path: Path) -> None:
     again = predictions.load_scored(tmp_path / "x.npz")
     assert again.rows.keys() == found.rows.keys() and again.actions.shape == (3, 4, 2)
     entry = predictions.PredictorConfig("", "last", False, 0)
-    repeat = predictions.Method("repeat", entry, 3, 4, Solver("euler", 1, 1.0))
+    repeat = predictions.ClipPredictor("repeat", entry, 3, 4, Solver("euler", 1, 1.0))
     still = predictions.scored(data, repeat, config, {}, 3, "repeat")
     videos, _ = predictions.clips_of(data, [0])
     np.testing.assert_array_equal(still.shown[0], np.repeat(videos[0, 2:3], 4, axis=0))

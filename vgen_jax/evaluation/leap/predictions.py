@@ -105,7 +105,7 @@ class Scored(NamedTuple):
     actions: np.ndarray
 
 
-class Method:
+class ClipPredictor:
     """A method that continues clips.
 
     Args:
@@ -167,7 +167,12 @@ def clips_of(data: Recorded, numbers: list[int]) -> tuple[np.ndarray, np.ndarray
 
 
 def scored(
-    data: Recorded, method: Method, config: PredictionConfig, nets: Mapping[str, FeatureNet], shown: int, what: str
+    data: Recorded,
+    method: ClipPredictor,
+    config: PredictionConfig,
+    nets: Mapping[str, FeatureNet],
+    shown: int,
+    what: str,
 ) -> Scored:
     """Continues every clip and scores it.
 
