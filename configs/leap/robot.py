@@ -43,7 +43,7 @@ VARIANTS: dict[str, Section] = {
             **LEAP, "size": 16, "widths": (4, 8), "convs": (1, 1), "code": 16, "latent": 4, "rnn": 16,
             "cell_tanh": True,
         },
-        "batch": 4, "steps": 10, "rate": 1e-3, "checkpoint_every": 10,
+        "batch": 8, "steps": 10, "rate": 1e-3, "checkpoint_every": 10,
         "unet": {
             "block_channels": (8,), "attention_levels": (False,), "layers_per_block": 1, "head_dim": 8,
             "norm_groups": 4, "transformer_in_heads": 1, "scale_shift": True, "remat": "none", "dtype": "float32",

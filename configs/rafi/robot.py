@@ -29,7 +29,7 @@ VARIANTS: dict[str, Section] = {
             "norm_groups": 4, "attention_levels": (), "codebook": "gradient", "decay": 0.0, "dtype": "float32",
         },
         "discriminator": {"width": 8, "layers": 1}, "adversarial": 0.0, "perceptual": 0.0, "start": 0,
-        "vqgan_batch": 4, "vqgan_steps": 10, "vqgan_rate": 1e-3, "unit_latents": True, "encode": True,
+        "vqgan_batch": 8, "vqgan_steps": 10, "vqgan_rate": 1e-3, "unit_latents": True, "encode": True,
         "uvit": {
             "width": 16, "heads": 2, "depth": 1, "middle": 1, "positions": 16, "dropout": 0.05, "dtype": "float32",
         },

@@ -1,9 +1,10 @@
-"""LeAP's, RAFI's and the VQGAN's trainings: through the one loop to an export, stopped and gone on, or refused."""
+"""LeAP's, RAFI's and the VQGAN's trainings: through the one loop to an export, or refused."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -12,9 +13,10 @@ from configs.leap import robot as leap
 from configs.rafi import robot as rafi
 from tests import tiny
 from tests.worlds.test_predicting import write_vqgan
+from vgen_jax.devices import sharding
 from vgen_jax.files.exports import load_export
 from vgen_jax.files.run_folder import resolved
-from vgen_jax.learning.state import MODEL_STATE, OptimizerConfig, divided, learning_rate
+from vgen_jax.learning.state import OptimizerConfig, divided, learning_rate
 from vgen_jax.runs import train
 from vgen_jax.tasks.registry import task_of
 from vgen_jax.types import VgenError
@@ -34,6 +36,12 @@ def stage(kind: str, folder: Path, **changes: Any) -> ConfigDict:
     return config
 
 
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs for one device are compiled in half of the time."""
+    monkeypatch.setattr(sharding.jax, "devices", lambda: jax.local_devices()[:1])
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set, and a VQGAN for its frames."""
@@ -44,25 +52,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_recurrent_models_training_leaves_an_export_and_goes_on_where_it_stopped(
-    folder: Path, tmp_path: Path
-) -> None:
-    short = stage("causal_leap", folder, **{"train.steps": 2})
-    train.run(resolved(short, tmp_path / "parts"), tmp_path / "parts")
-    whole = stage("causal_leap", folder)
-    for name in ("parts", "whole"):
-        train.run(resolved(whole, tmp_path / name), tmp_path / name)
-    (a, _), (b, _) = (load_export(tmp_path / name / "export") for name in ("parts", "whole"))
-    assert MODEL_STATE in a and a.keys() == b.keys()
-    flat = [divided(tree)[0]["cells_frame"]["stack"]["embed"]["kernel"] for tree in (a, b)]
-    np.testing.assert_array_equal(*flat)
-    np.testing.assert_array_equal(
-        *(divided(tree)[1]["encoder"]["head_norm"]["mean"] for tree in (a, b))
-    )  # fmt: skip
-    model = load_leap_model(tmp_path / "whole" / "export")
+def test_a_recurrent_models_training_leaves_an_export_with_its_averages(folder: Path, tmp_path: Path) -> None:
+    config = stage("causal_leap", folder, **{"train.log_every": 1})
+    train.run(resolved(config, tmp_path / "leap"), tmp_path / "leap")
+    tree, _ = load_export(tmp_path / "leap" / "export")
+    assert np.abs(divided(tree)[1]["encoder"]["head_norm"]["mean"]).max() > 0, "no longer what they began with"
+    model = load_leap_model(tmp_path / "leap" / "export")
     assert (model.config.model, model.past, model.data.fps) == ("causal_leap", 5, 8.0)
-    first, last = (json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()[::2])
-    assert {"l1", "kl", "kl_alpha", "action_mse", "psnr"} <= first.keys() and last["loss"] != first["loss"]
+    rows = [json.loads(line) for line in (tmp_path / "leap" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert len(set(losses)) == 3 and {"l1", "kl", "kl_alpha", "action_mse", "psnr"} <= rows[0].keys()
 
 
 @pytest.mark.slow
