@@ -126,5 +126,7 @@ def test_clips_are_scored_frame_by_frame(tmp_path: Path) -> None:
 def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(VgenError, match="lacks psnr"):
         predictions.PredictionConfig(1, 1, 0, 100, ("ssim",))
+    with pytest.raises(VgenError, match="predict.metrics has 'fid_inception'"):
+        predictions.PredictionConfig(1, 1, 0, 100, ("psnr", "fid_inception"))
     with pytest.raises(VgenError, match="100 draws or more"):
         predictions.PredictionConfig(1, 1, 0, 10, ("psnr",))

@@ -18,6 +18,7 @@ import numpy as np
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.diffusion.solvers import Solver
+from vgen_jax.evaluation.scoring import FD_ACTION, LPIPS_ACTION
 from vgen_jax.evaluation.sources import Recorded
 from vgen_jax.files.log import progress
 from vgen_jax.metrics.features import FeatureNet, extractor
@@ -30,6 +31,11 @@ REPEAT = "repeat"  # the method that shows the last frame for ever
 BETTER_HIGH = ("psnr", "ssim", "cosine_vgg16")  # of other metrics of frames less is better
 
 
+def is_of_frames(name: str) -> bool:
+    """Whether a metric compares a frame with the recorded one."""
+    return name in ("psnr", "ssim", "lpips_vgg", "lpips_alex", "cosine_vgg16") or name.startswith(LPIPS_ACTION)
+
+
 @dataclasses.dataclass(frozen=True)
 class PredictionConfig:
     """How clips are continued.
@@ -39,7 +45,8 @@ class PredictionConfig:
         batch_size: clips at a time; changes memory and speed only.
         seed: of the noise.
         draws: of each bootstrap over clips.
-        metrics: ``psnr``, ``ssim``, and those of pairs of frames or of clips (``evaluation.scoring.METRICS``).
+        metrics: ``psnr``, ``ssim``, and ``lpips_…`` and ``cosine_vgg16`` of frames, ``fvd_i3d`` and ``fd_action_…`` of
+            clips (``evaluation.scoring``).
     """
 
     samples: int
@@ -54,6 +61,12 @@ class PredictionConfig:
                 f"predict.samples {self.samples}, predict.batch_size {self.batch_size}, predict.draws {self.draws}: "
                 "use 1 or more, and 100 draws or more"
             )
+        for name in self.metrics:
+            if not is_of_frames(name) and name != "fvd_i3d" and not name.startswith(FD_ACTION):
+                raise VgenError(
+                    f"config key predict.metrics has '{name}': use psnr, ssim, lpips_vgg, lpips_alex, cosine_vgg16, "
+                    "lpips_action_<data>, fvd_i3d or fd_action_<data>"
+                )
         if "psnr" not in self.metrics:
             raise VgenError("predict.metrics lacks psnr, on which the verdicts depend: add it")
 
@@ -199,10 +212,10 @@ def scored(
             for name in config.metrics:
                 if name in ("psnr", "ssim"):
                     values = {"psnr": psnr, "ssim": ssim}[name](unit(made.frames_BTHWC), unit(real))
-                elif name in pairs:
+                elif is_of_frames(name):
                     values = pairs[name](np.stack([made.frames_BTHWC, real], axis=2))[..., 0]
                 else:
-                    continue
+                    continue  # of clips: below
                 found.setdefault(name, []).append(np.asarray(values, np.float64)[: len(numbers)])
             if made.actions_BTA is not None and method.own_actions:
                 error = np.abs(space.to_model(made.actions_BTA[:, 1:]) - space.to_model(actions[:, past:]))
