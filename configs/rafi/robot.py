@@ -43,11 +43,11 @@ VARIANTS: dict[str, Section] = {
             "dtype": "float32",
         },
         "discriminator": {"width": 32, "layers": 2}, "adversarial": 0.0, "perceptual": 0.0, "start": 0,
-        "vqgan_batch": 16, "vqgan_steps": 4000, "vqgan_rate": 1e-3, "unit_latents": True, "encode": True,
+        "vqgan_batch": 16, "vqgan_steps": 1800, "vqgan_rate": 1e-3, "unit_latents": True, "encode": True,
         "uvit": {
             "width": 192, "heads": 6, "depth": 2, "middle": 1, "positions": 16, "dropout": 0.0, "dtype": "float32",
         },
-        "horizon": 16, "batch": 32, "steps": 4000, "rate": 5e-4, "warmup": 200, "decay": "root", "kind": "adamw",
+        "horizon": 16, "batch": 32, "steps": 2000, "rate": 5e-4, "warmup": 100, "decay": "root", "kind": "adamw",
         "weight_decay": 5e-6, "checkpoint_every": 500, "solver": {"kind": "midpoint", "steps": 10, "start": 1.0},
     },
     "small": {
