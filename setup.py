@@ -38,6 +38,7 @@ EXTRAS = {
     "procgen": ["envpool>=1.2"],  # Debian and Ubuntu: apt-get install libqt5gui5 libqt5core5a
     "eval": ["lpips>=0.1.4", "scenedetect>=0.7", "torch>=2.6"],  # torch reads .pth files
     "convert": ["diffusers>=0.35", "huggingface_hub>=1.0", "torch>=2.6", "transformers>=5.0"],
+    "robots": ["h5py>=3.11", "pyarrow>=17.0"],  # LeRobot's tables, RECON's files
     "tfds": ["tensorflow>=2.20", "tensorflow-datasets>=4.9.9", "importlib_resources>=6.0"],
     "cuda": ["jax[cuda12]>=0.10,<0.12"],
     "tpu": ["jax[tpu]>=0.10,<0.12"],
@@ -45,13 +46,16 @@ EXTRAS = {
     # do; beside a PyTorch built for CPUs alone PyPI's torchvision can be imported neither itself nor by transformers.
     "test": [
         "cd-fvd>=0.1.1",  # I3D of FVD
+        "diffrax>=0.7",  # the reference for solvers of flows
         "diffusers>=0.35",
+        "h5py>=3.11",
         # The compiler of ``check_topology``; it needs no TPU.
         "libtpu>=0.0.40; sys_platform == 'linux' and platform_machine == 'x86_64'",
         "lpips>=0.1.4",
         "mypy>=1.18",
         "peft>=0.17",
         "pre-commit>=4.0",
+        "pyarrow>=17.0",
         "pytest>=8.3",
         "pytest-xdist>=3.6",
         "pytorch-fid>=0.3",

@@ -7,6 +7,7 @@ metric              file in the weights folder                      what it is
 ``fvd_i3d``         ``i3d_pretrained_400.pt``                       VideoGPT's and TATS's I3D of Kinetics-400
 ``lpips_vgg``       ``vgg16-397923af.pth``                          torchvision's VGG-16, and LPIPS's heads
 ``lpips_alex``      ``alexnet-owt-7be5be79.pth``                    torchvision's AlexNet, and LPIPS's heads
+``cosine_vgg16``    ``vgg16-397923af.pth``                          torchvision's VGG-16
 ``src_resnet18``    ``resnet18-f37072fd.pth``                       torchvision's ResNet-18
 ==================  ==============================================  ================================================
 
@@ -113,6 +114,10 @@ ORIGINALS: dict[str, Original] = {
         "alexnet-owt-7be5be79.pth", _TORCHVISION,
         classifiers.Stages(classifiers.ALEXNET), (1, 31, 31, 3), _FEATURES, (r"classifier\..*",),
     ),
+    "cosine_vgg16": Original(
+        "vgg16-397923af.pth", _TORCHVISION,
+        classifiers.Stages(classifiers.VGG16), (1, 16, 16, 3), _FEATURES, (r"classifier\..*",),
+    ),
     "src_resnet18": Original(
         "resnet18-f37072fd.pth", _TORCHVISION,
         classifiers.ResNet18(), (1, 32, 32, 3), _resnet_rules(), (COUNTERS, r"fc\..*"),
@@ -208,6 +213,9 @@ def feature_net(name: str, weights_dir: str) -> FeatureNet:
     contract = {"weights": path.name, "sha256": sha256(path)}
     if name.startswith("lpips"):
         return _lpips_net(name, load(name, path), contract)
+    if name == "cosine_vgg16":
+        shown = {**contract, "input": "224x224 bilinear with antialiasing, less ImageNet's mean; last pool, flattened"}
+        return FeatureNet(name, "pair", 1, lpips.cosine_vgg16, load(name, path), shown)
     rows, width, preprocess, resized = PROTOCOLS[name]
     apply = functools.partial(_apply, ORIGINALS[name].module, preprocess)
     return FeatureNet(name, rows, width, apply, load(name, path), {**contract, "input": resized})

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -138,7 +139,8 @@ class VideoFiles:
 
 
 class Captions:
-    """``captions.jsonl``: a line per chunk with the number of its first frame, and its text.
+    """``captions.jsonl``: a line per chunk with the number of its first frame, its text, and the actions if they are
+    shown.
 
     Args:
         keep: lines of the existing file to go on after; 0 begins anew.
@@ -151,7 +153,9 @@ class Captions:
         self._chunk = chunk
         try:
             self._file = path.open("r+" if keep else "w+", encoding="utf-8")
-            self.texts = [str(json.loads(self._file.readline())["text"]) for _ in range(keep)]
+            rows = [json.loads(self._file.readline()) for _ in range(keep)]
+            self.texts = [str(row["text"]) for row in rows]
+            self.notes: list[list[str] | None] = [row["notes"] if "notes" in row else None for row in rows]
         except (OSError, ValueError) as error:
             raise VgenError(
                 f"{path} does not have the {keep} lines that the rollout has left: delete {path.parent.parent} to "
@@ -160,10 +164,19 @@ class Captions:
         self._file.seek(self._file.tell())
         self._file.truncate()
 
-    def add(self, text: str) -> None:
-        """Appends a chunk's line."""
-        self._file.write(json.dumps({"frame": 1 + self._chunk * len(self.texts), "text": text}) + "\n")
+    def add(self, text: str, notes: Sequence[str] | None = None) -> None:
+        """Appends a chunk's line; ``notes`` has what is to be said of each video."""
+        row: dict[str, Any] = {"frame": 1 + self._chunk * len(self.texts), "text": text}
+        if notes is not None:
+            row["notes"] = list(notes)
+        self._file.write(json.dumps(row) + "\n")
         self.texts.append(text)
+        self.notes.append(None if notes is None else list(notes))
+
+    def shown(self, video: int) -> list[str]:
+        """What stands under each chunk of a video: its text, and what is said of that video."""
+        pairs = zip(self.texts, self.notes, strict=True)
+        return [text if notes is None else f"{text} {notes[video]}".strip() for text, notes in pairs]
 
     def flush(self) -> None:
         """Hands everything to the system."""
@@ -189,24 +202,30 @@ class Videos:
     def __init__(self, folder: Path, first_BHWC: np.ndarray, fps: float, gif: bool, chunk: int, done: int = 0):
         folder.mkdir(parents=True, exist_ok=True)
         self._captions = Captions(folder / CAPTIONS_FILE, chunk, done)
-        texts = tuple(self._captions.texts)
         self._videos: list[VideoFiles] = []
         try:
             for b, first_HWC in enumerate(first_BHWC):
-                self._videos.append(VideoFiles(folder / f"video_{b}", first_HWC, fps, gif, texts, chunk))
+                self._videos.append(
+                    VideoFiles(folder / f"video_{b}", first_HWC, fps, gif, self._captions.shown(b), chunk)
+                )
         except VgenError:
             self.close()
             raise
 
-    def add(self, parts: Iterable[Array], text: str) -> None:
-        """A chunk's frames, uint8 (B, T, H, W, 3), in parts along T."""
-        self._captions.add(text)
+    def add(self, parts: Iterable[Array], text: str, notes: Sequence[str] | None = None) -> None:
+        """A chunk's frames, uint8 (B, T, H, W, 3), in parts along T.
+
+        Args:
+            notes: what is to be said of each video beside the text.
+        """
+        self._captions.add(text, notes)
+        shown = [self._captions.shown(b)[-1] for b in range(len(self._videos))]
         for part in parts:
             frames_BTHWC = np.asarray(part)
-            for video, frames_THWC in zip(self._videos, frames_BTHWC, strict=True):
-                video.add(frames_THWC, text)
-        for video, frames_THWC in zip(self._videos, frames_BTHWC, strict=True):
-            video.keep(frames_THWC[-1], text)
+            for video, frames_THWC, caption in zip(self._videos, frames_BTHWC, shown, strict=True):
+                video.add(frames_THWC, caption)
+        for video, frames_THWC, caption in zip(self._videos, frames_BTHWC, shown, strict=True):
+            video.keep(frames_THWC[-1], caption)
 
     def flush(self) -> None:
         """What has been added can be gone on with."""

@@ -17,6 +17,7 @@ from vgen_jax.types import Array, Key, Params, VgenError
 
 MUON_RMS = 0.4  # root mean square of an update at rate 1; Adam's is 0.2 to 0.4
 MUON, ADAM = "muon", "adam"
+ROOT_END = 1e-7  # the rate at the end of ``root``
 FIRST, SECOND = "first", "second"
 MODEL_STATE = "model_state"  # where a tree of parameters has the model state, outside of the loop
 
@@ -65,8 +66,9 @@ class OptimizerConfig:
             the rest.
         learning_rate: peak rate.
         warmup_steps: linear warm-up from 0.
-        decay: after the warm-up ``constant``, or ``cosine`` down to a tenth of the peak at ``decay_steps``.
-        decay_steps: length of the whole schedule; used by ``cosine``.
+        decay: after the warm-up ``constant``, or ``cosine`` down to a tenth of the peak at ``decay_steps``, or
+            ``root`` down to 1e-7 there as the square root of what is left of the way (RIVER).
+        decay_steps: length of the whole schedule; used by ``cosine`` and ``root``.
         b1, b2, eps: Adam's.
         weight_decay: of AdamW and Muon, on parameters with at least two axes.
         clip: largest global norm of the gradient; 0 does not clip.
@@ -78,7 +80,7 @@ class OptimizerConfig:
     kind: Literal["adam", "adamw", "muon"] = "adam"
     learning_rate: float = 1e-4
     warmup_steps: int = 0
-    decay: Literal["constant", "cosine"] = "constant"
+    decay: Literal["constant", "cosine", "root"] = "constant"
     decay_steps: int = 0
     b1: float = 0.9
     b2: float = 0.999
@@ -111,15 +113,18 @@ def learning_rate(config: OptimizerConfig) -> optax.Schedule:
     """The rate at a step."""
     if config.decay == "constant":
         after: optax.Schedule = optax.constant_schedule(config.learning_rate)
-    elif config.decay == "cosine":
+    elif config.decay in ("cosine", "root"):
         length = config.decay_steps - config.warmup_steps
         if length <= 0:
             raise VgenError(
                 f"optimizer.decay_steps {config.decay_steps} must exceed optimizer.warmup_steps {config.warmup_steps}"
             )
-        after = optax.cosine_decay_schedule(config.learning_rate, length, alpha=0.1)
+        if config.decay == "cosine":
+            after = optax.cosine_decay_schedule(config.learning_rate, length, alpha=0.1)
+        else:
+            after = optax.polynomial_schedule(config.learning_rate, ROOT_END, 0.5, length)
     else:
-        raise VgenError(f"optimizer.decay '{config.decay}' is unknown: use constant or cosine")
+        raise VgenError(f"optimizer.decay '{config.decay}' is unknown: use constant, cosine or root")
     if not config.warmup_steps:
         return after
     warmup = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)

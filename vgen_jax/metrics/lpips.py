@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
+from flax import linen as nn
 
-from vgen_jax.metrics.feature_nets.classifiers import ALEXNET, VGG16, Stages
+from vgen_jax.metrics.feature_nets.classifiers import ALEXNET, VGG16, Stages, preprocess
 from vgen_jax.types import Array, VgenError
 
 # What brings [-1, 1] to the classifiers' input: ImageNet's mean and deviation, as the original rounds them.
@@ -64,11 +65,33 @@ def unweighted_distance(maps: Sequence[Array]) -> Array:
     return jnp.stack(each).mean(0)[:, None]
 
 
+def cosine_vgg16(params: Any, pairs_BPHWC: Array) -> Array:
+    """The cosine of each pair of frames in VGG-16's last pooled features, 7x7x512 of frames at 224x224, flattened.
+
+    LeAP's measure; the weights are torchvision's, of which the paper's may be others.
+
+    Args:
+        params: the classifier's.
+        pairs_BPHWC: uint8; axis P has the two frames of a pair.
+
+    Returns:
+        float32 (B, 1), in [0, 1]; 1 for identical frames.
+    """
+    x = preprocess(pairs_BPHWC.reshape(-1, *pairs_BPHWC.shape[2:]))
+    maps: Any = Stages(VGG16).apply({"params": params}, x)
+    pooled = nn.max_pool(maps[-1], (2, 2), (2, 2)).reshape(len(pairs_BPHWC), 2, -1)
+    length = jnp.linalg.norm(pooled, axis=-1) + EPSILON
+    return ((pooled[:, 0] * pooled[:, 1]).sum(-1) / (length[:, 0] * length[:, 1]))[:, None]
+
+
 def _differences(maps: Sequence[Array]) -> list[Array]:
     """Of each map, the squared difference (B, h, w, C) of a pair's channels, which are scaled to unit length."""
     found = []
     for features in maps:
-        features = features / (jnp.linalg.norm(features, axis=-1, keepdims=True) + EPSILON)
+        squared = (features**2).sum(-1, keepdims=True)
+        # The root of 0 has no gradient, and LPIPS is a training loss as well.
+        length = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), 0.0)
+        features = features / (length + EPSILON)
         pair = features.reshape(-1, 2, *features.shape[1:])
         found.append((pair[:, 0] - pair[:, 1]) ** 2)
     return found

@@ -19,6 +19,7 @@ from vgen_jax.types import Array, Params, VgenError
 NORM_EPS = 1e-6
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 INITIAL_LOG_VARIANCE = -6.0  # from 0, the noise of the samples drowns the latents for the first thousands of steps
+BEFORE_LAST = "before_last"  # what the decoder's last convolution is given, among its intermediates
 
 
 def moments_bias_init(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
@@ -56,13 +57,20 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Frames to 2·latent_channels at 1/2^(levels-1) of the (folded) size."""
+    """Frames to moments·latent_channels at 1/2^(levels-1) of the (folded) size.
+
+    Attributes:
+        moments: 2 for a mean and a log-variance, 1 for codes (``models.vqgan``).
+        attention_levels: levels whose every resnet an attention follows.
+    """
 
     block_channels: tuple[int, ...]
     layers_per_block: int
     latent_channels: int
     groups: int
     dtype: jnp.dtype = jnp.float32
+    moments: int = 2
+    attention_levels: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, x_FHWC: Array) -> Array:
@@ -70,15 +78,21 @@ class Encoder(nn.Module):
         for level, features in enumerate(self.block_channels):
             for i in range(self.layers_per_block):
                 x = ResnetBlock(features, self.groups, NORM_EPS, self.dtype, name=f"down_{level}_resnet_{i}")(x)
+                if level in self.attention_levels:
+                    x = MiddleAttention(self.groups, self.dtype, name=f"down_{level}_attention_{i}")(x)
             if level < len(self.block_channels) - 1:
                 x = Downsample(asymmetric=True, dtype=self.dtype, name=f"down_{level}_sample")(x)
         x = Middle(self.groups, self.dtype, name="mid")(x)
         x = jax.nn.silu(group_norm(self.groups, NORM_EPS, self.dtype, "conv_norm_out")(x))
-        return conv3x3(2 * self.latent_channels, self.dtype, "conv_out")(x)
+        return conv3x3(self.moments * self.latent_channels, self.dtype, "conv_out")(x)
 
 
 class Decoder(nn.Module):
-    """Latents to ``out_channels`` at 2^(levels-1) times the size."""
+    """Latents to ``out_channels`` at 2^(levels-1) times the size.
+
+    Attributes:
+        attention_levels: see ``Encoder``.
+    """
 
     block_channels: tuple[int, ...]
     layers_per_block: int
@@ -86,6 +100,7 @@ class Decoder(nn.Module):
     groups: int
     dtype: jnp.dtype = jnp.float32
     last_init: Initializer = nn.linear.default_kernel_init
+    attention_levels: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, z_FHWC: Array) -> Array:
@@ -95,9 +110,12 @@ class Decoder(nn.Module):
             features = self.block_channels[level]
             for i in range(self.layers_per_block + 1):
                 x = ResnetBlock(features, self.groups, NORM_EPS, self.dtype, name=f"up_{level}_resnet_{i}")(x)
+                if level in self.attention_levels:
+                    x = MiddleAttention(self.groups, self.dtype, name=f"up_{level}_attention_{i}")(x)
             if level > 0:
                 x = Upsample(dtype=self.dtype, name=f"up_{level}_sample")(x)
         x = jax.nn.silu(group_norm(self.groups, NORM_EPS, self.dtype, "conv_norm_out")(x))
+        self.sow("intermediates", BEFORE_LAST, x)  # for losses that ask what the last layer makes of it
         return conv3x3(self.out_channels, self.dtype, "conv_out", kernel_init=self.last_init)(x)
 
 

@@ -18,10 +18,11 @@ from vgen_jax.types import VgenError
 
 RUNS = (
     "avid_table", "benchmark", "bundle", "check_data", "check_topology", "collect", "collect_paths",
-    "collect_procgen", "compare", "compare_results", "convert", "embed_texts", "encode", "estimate", "evaluate",
-    "evaluate_action", "evaluate_place", "evaluate_videos", "export", "fast_benchmark", "footprint", "generate",
-    "import_rlds", "import_videos", "latency", "peer_benchmark", "pipeline", "play", "revisit", "serve",
-    "text_to_video", "train",
+    "collect_procgen", "collect_robot", "compare", "compare_results", "convert", "embed_texts", "encode", "estimate",
+    "evaluate", "evaluate_action", "evaluate_place", "evaluate_videos", "export", "export_roam", "fast_benchmark",
+    "footprint", "generate", "import_lerobot", "import_recon", "import_rlds", "import_roam", "import_videos",
+    "import_vint", "latency", "leap_table", "peer_benchmark", "pipeline", "play", "revisit", "serve", "text_to_video",
+    "train",
 )  # fmt: skip
 SERVING = ("play", "serve")  # wait for others to ask, and say where
 

@@ -1,11 +1,14 @@
-"""Run ``generate``: a long video from a trained slow model and a stream of actions.
+"""Run ``generate``: a long video from a trained model and a stream of actions, or of actions that it chooses itself.
 
 Everything streams: an action is read when its chunk's turn comes, a chunk's frames are decoded and written while the
 next one is being sampled, and memory does not grow with the length. A rollout that was killed goes on when the same
 command is started again (``worlds.resume``).
 
+A model that predicts its own actions (LeAP, RAFI) needs no stream: without one it does what it expects, and the
+captions say what that is. SVG-LP and RIVER go on without actions.
+
 Keys:
-    model_dir: a slow model: an export, a converted pipeline, or ``asset:…``.
+    model_dir: a model: an export, a converted pipeline, or ``asset:…``.
 """
 
 import dataclasses
@@ -23,13 +26,15 @@ from ml_collections import ConfigDict
 from vgen_jax.config import Sections, section
 from vgen_jax.devices.preemption import Preempted, StopSignal
 from vgen_jax.diffusion.samplers import Sampler
+from vgen_jax.diffusion.solvers import Solver
+from vgen_jax.files.exports import digest
 from vgen_jax.files.log import peak_mib, progress
 from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.files.videos import Videos
 from vgen_jax.memory.files import save_memory
-from vgen_jax.types import ChunkAction, Command, VgenError, World
+from vgen_jax.types import ChunkAction, Command, Step, VgenError, World
 from vgen_jax.worlds.actions import ActionCodec, cycled, read_lines
-from vgen_jax.worlds.assembly import action_codec, slow_world
+from vgen_jax.worlds.assembly import action_codec, predicting_world, predicts, slow_world
 from vgen_jax.worlds.memories import MEMORY_FILE, MemoryConfig, settings
 from vgen_jax.worlds.resume import STATE_FILE, Unfinished
 from vgen_jax.worlds.rollout import Generated, rollout
@@ -79,6 +84,7 @@ SECTIONS: Sections = {
     "start": StartConfig,
     "memory": MemoryConfig,
     "sampler": Sampler,
+    "solver": Solver,
 }
 
 
@@ -87,6 +93,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
     keep_config(config, workdir)
     generate = section(GenerateConfig, config.generate, "generate")
     start_config = section(StartConfig, config.start, "start")
+    if predicts(Path(config.model_dir)):
+        generate_predicted(config, workdir, generate, start_config)
+        return
     memory = section(MemoryConfig, config.memory.to_dict(), "memory")
     sampler = section(Sampler, config.sampler, "sampler")
     model = with_stream_texts(load_slow_model(Path(config.model_dir)), generate)
@@ -115,6 +124,47 @@ def run(config: ConfigDict, workdir: Path) -> None:
     }
     write_results(workdir, results)
     Unfinished(workdir / STATE_FILE, made_with, generate.save_every).forget()
+
+
+def generate_predicted(config: ConfigDict, workdir: Path, generate: GenerateConfig, start_config: StartConfig) -> None:
+    """A video of a World that goes on by itself; commands, where there are some, take the place of its own actions."""
+    solver = section(Solver, config.solver, "solver")
+    folder = Path(config.model_dir)
+    world = predicting_world(folder, solver, generate.past, generate.future)
+    if generate.guidance != 1.0:
+        raise VgenError(f"config key generate.guidance is {generate.guidance}: {folder} has none, use 1.0")
+    told = bool(generate.actions or generate.actions_from)
+    if not told and not generate.frames:
+        raise VgenError("config key generate.frames is 0 and there are no actions that could end: say how many frames")
+    made_with = {"model_sha256": digest(folder), "solver": dataclasses.asdict(solver)}
+
+    def stream(done: int) -> Iterable[Command | None]:
+        if told:
+            return action_stream(world.codec, generate, done)
+        return itertools.repeat(None, generate.frames // generate.future - done)
+
+    start = starting_point(world, start_config)
+    names = () if world.codec.space == "none" else world.codec.info.action_spaces[world.codec.space].names
+    written = generate_videos(world, start, stream, world.fps, generate, workdir, made_with, names)
+    results = {
+        "frames": written.frames,
+        "videos": len(start.id_B),
+        "seconds": round(written.seconds, 2),
+        "resumed_at_frame": written.resumed_at_frame,
+        "actions": "commanded" if told else "its own" if names else "none",
+        "device": jax.devices()[0].device_kind,
+    }
+    write_results(workdir, results)
+    Unfinished(workdir / STATE_FILE, made_with, generate.save_every).forget()
+
+
+def notes_of(step: Step, names: tuple[str, ...]) -> list[str] | None:
+    """The mean action of a step in each video, for its caption; ``None`` where none is to be shown."""
+    if not names or step.actions is None:
+        return None
+    means_BA = step.actions.mean(1)
+    short = [name.partition("_")[0] for name in names]
+    return [", ".join(f"{name} {value:.2f}" for name, value in zip(short, row, strict=True)) for row in means_BA]
 
 
 def with_stream_texts(model: SlowModel, generate: GenerateConfig) -> SlowModel:
@@ -168,12 +218,14 @@ def generate_videos(
     generate: GenerateConfig,
     workdir: Path,
     made_with: Mapping[str, Any],
+    names: tuple[str, ...] = (),
 ) -> Written:
     """Steps any World and writes its videos; goes on where an earlier start of the same has left a place on disk.
 
     Args:
         commands: the number of steps that are done -> the commands that follow.
         made_with: what a place on disk must have been made with.
+        names: of the actions' dimensions, where captions are to say what was done.
     """
     unfinished = Unfinished(workdir / STATE_FILE, made_with, generate.save_every)
 
@@ -186,17 +238,19 @@ def generate_videos(
     del state  # the rollout holds its own: what it began with need not stay in memory
     first = start.frames_BTHWC[:, -1]
     with Videos(workdir / "samples", first, fps, generate.gif, generate.future, done) as videos:
-        written = write_videos(chunks, videos, generate, unfinished, done)
+        written = write_videos(chunks, videos, generate, unfinished, done, names)
     return written if written.state is not None else written._replace(state=standing()[1])
 
 
 def write_videos(
-    chunks: Iterable[Generated], videos: Videos, generate: GenerateConfig, unfinished: Unfinished, done: int = 0
-) -> Written:
+    chunks: Iterable[Generated], videos: Videos, generate: GenerateConfig, unfinished: Unfinished, done: int = 0,
+    names: tuple[str, ...] = (),
+) -> Written:  # fmt: skip
     """Writes a rollout's chunks, of any World, as they come, and now and then where it stands.
 
     Args:
         done: chunks that an earlier start has written.
+        names: see ``generate_videos``.
 
     Raises:
         Preempted: after SIGTERM, when the chunk at hand has been written and the place saved.
@@ -209,7 +263,7 @@ def write_videos(
         with progress(total=generate.frames // generate.future or None, desc="generate", unit="chunk") as bar:
             bar.update(done)
             for chunk in chunks:
-                videos.add([chunk.step.frames_BTHWC], chunk.step.text)
+                videos.add([chunk.step.frames_BTHWC], chunk.step.text, notes_of(chunk.step, names))
                 done, state = chunk.number + 1, chunk.state
                 stopping = stop is not None and stop.reached(done)
                 if done % unfinished.every == 0 or stopping:

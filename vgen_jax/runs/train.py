@@ -1,7 +1,8 @@
 """Run ``train``: any objective, through the one loop; ends in an export that other runs load.
 
 ``config.objective.kind`` chooses what is trained: ``autoencoder``, ``masked_diffusion``, ``continued``, ``finetune``,
-``place``, ``action``, ``adapter``, ``black_box`` or ``noisy_actions``.
+``place``, ``action``, ``adapter``, ``black_box``, ``noisy_actions``, ``svg_lp``, ``vg_leap``, ``causal_leap``,
+``river``, ``rafi`` or ``vqgan``.
 
 Keys:
     objective.kind: what is trained; the sections that go with it are its task's (``tasks``).

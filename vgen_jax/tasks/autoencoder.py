@@ -1,6 +1,8 @@
 """The KL autoencoder as a task."""
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from vgen_jax.data.batches import BatchesConfig, make_iterator
 from vgen_jax.data.records import read_info
 from vgen_jax.files.exports import export
 from vgen_jax.learning.slow import Task
-from vgen_jax.models.autoencoder_kl import AutoencoderKL, principal_path
+from vgen_jax.models.autoencoder_kl import principal_path
 from vgen_jax.nn.pixels import to_unit
 from vgen_jax.objectives import autoencoder as autoencoder_objective
 from vgen_jax.tasks.inputs import Batches, Finish, batches_config
@@ -40,7 +42,8 @@ def autoencoder_task(config: ConfigDict) -> tuple[Task, Finish]:
         return network.init(rng, np.zeros((1, network.factor, network.factor, 3), np.float32))["params"]
 
     def finish(params: Params, folder: Path) -> None:
-        scale = latent_scale(network, params, data)
+        encode = jax.jit(lambda params, x: network.apply({"params": params}, x, method="encode")[0])
+        scale = latent_scale(partial(encode, params), data)
         export(folder, params, {"autoencoder": dataclasses.asdict(shape), "scale": scale})
 
     def start(params: Params) -> Params:
@@ -57,9 +60,8 @@ def sample_frames(data: BatchesConfig) -> np.ndarray:
     return np.asarray(to_unit(video.reshape(-1, *video.shape[2:])))
 
 
-def latent_scale(network: AutoencoderKL, params: Params, data: BatchesConfig) -> float:
-    """1 / standard deviation of the latents over the first batches of the training data."""
-    encode = jax.jit(lambda params, x: network.apply({"params": params}, x, method="encode")[0])
+def latent_scale(encode: Callable[[np.ndarray], Array], data: BatchesConfig) -> float:
+    """1 / standard deviation of the latents ``encode(frames in [-1, 1])`` of the first batches of the training data."""
     frames = sample_frames(data)
-    means = [np.asarray(encode(params, part)) for part in np.array_split(frames, SAMPLE_BATCHES)]
+    means = [np.asarray(encode(part)) for part in np.array_split(frames, SAMPLE_BATCHES)]
     return float(1.0 / np.std(np.concatenate([m.reshape(-1) for m in means])))

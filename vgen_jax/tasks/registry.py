@@ -6,14 +6,19 @@ from ml_collections import ConfigDict
 
 from vgen_jax.config import nearest
 from vgen_jax.learning.slow import Task
+from vgen_jax.objectives.variational import MODELS as LEAP_MODELS
 from vgen_jax.tasks.action import action_task
 from vgen_jax.tasks.adapter import adapter_task
 from vgen_jax.tasks.autoencoder import autoencoder_task
 from vgen_jax.tasks.black_box import remote_task
 from vgen_jax.tasks.inputs import Finish
+from vgen_jax.tasks.leap import leap_task
 from vgen_jax.tasks.noisy_actions import classifier_task
 from vgen_jax.tasks.place import place_task
+from vgen_jax.tasks.rafi import KINDS as FLOW_MODELS
+from vgen_jax.tasks.rafi import rafi_task
 from vgen_jax.tasks.slow import ORIGINS, slow_task
+from vgen_jax.tasks.vqgan import vqgan_task
 from vgen_jax.types import VgenError
 
 Maker = Callable[[ConfigDict], tuple[Task, Finish]]
@@ -26,6 +31,9 @@ TASKS: dict[str, Maker] = {
     "adapter": adapter_task,
     "black_box": remote_task,
     "noisy_actions": classifier_task,
+    **dict.fromkeys(LEAP_MODELS, leap_task),
+    **dict.fromkeys(FLOW_MODELS, rafi_task),
+    "vqgan": vqgan_task,
 }
 
 

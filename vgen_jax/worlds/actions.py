@@ -144,6 +144,28 @@ class ActionCodec(NamedTuple):
             action_BTA[:, 1:] = space.to_model(raw)
         return action_BTA
 
+    def taken_actions(self, videos: int, past: int, frames: int, actions: np.ndarray | None) -> tuple[np.ndarray, bool]:
+        """The actions taken at the frames that open a video, model units, (B, past, A), and whether the last is known.
+
+        The last one leads to the first new frame. Where it is not known it is zero; A is 0 for a model without actions.
+
+        Args:
+            frames: how many were given; a single one stands still.
+            actions: raw, those between the frames, or one more; ``None`` for frames that stand still.
+        """
+        if self.space == "none":
+            return np.zeros((videos, past, 0), np.float32), False
+        raw = None if actions is None else np.asarray(actions)
+        known = raw is not None and raw.shape[1] == frames
+        between = raw[:, :-1] if raw is not None and known else raw
+        between = None if frames == 1 else between
+        led_BTA = self.past_actions(videos, past, between)
+        assert led_BTA is not None
+        last = np.zeros_like(led_BTA[:, :1])
+        if raw is not None and known:
+            last = self.info.action_spaces[self.space].to_model(raw[:, -1:])
+        return np.concatenate([led_BTA[:, 1:], last], axis=1), known
+
     def raw(self, action_BTA: Array | None) -> np.ndarray | None:
         """Actions in model units as raw ones."""
         return None if action_BTA is None else self.info.action_spaces[self.space].to_raw(np.asarray(action_BTA))

@@ -1,5 +1,6 @@
-"""Worlds from settings: the only place where a sampler, a memory and a model are put together."""
+"""Worlds from settings: the only place where a sampler or a solver, a memory and a model are put together."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,45 @@ import jax
 from vgen_jax.config import section
 from vgen_jax.data.text import encode_text
 from vgen_jax.diffusion.samplers import Sampler
+from vgen_jax.diffusion.solvers import Solver
 from vgen_jax.files.assets import PREFIX, asset_folder
+from vgen_jax.files.exports import EXPORT_CONFIG
 from vgen_jax.learning.fast import FastConfig
 from vgen_jax.memory.context import ContextConfig
-from vgen_jax.types import Array
+from vgen_jax.types import Array, VgenError
 from vgen_jax.worlds.actions import ActionCodec
+from vgen_jax.worlds.leap import LEAP, LeapWorld, leap_world, load_leap_model
 from vgen_jax.worlds.memories import MemoryConfig, loader, make_memory
+from vgen_jax.worlds.rafi import RAFI, RafiWorld, load_rafi_model, rafi_world
 from vgen_jax.worlds.slow import SlowModel, chunk_decoder, frame_size, load_slow_model, token_length
 from vgen_jax.worlds.slow_world import SlowWorld, chunk_sampler
 from vgen_jax.worlds.texts import embedded_texts, with_texts
 
 STEPS = 25  # of the sampler that is used where none is named
+SOLVER = Solver("midpoint", 10, 1.0)  # likewise
+
+PredictingWorld = LeapWorld | RafiWorld  # which say their own actions
+
+
+def predicts(folder: Path) -> bool:
+    """Whether an export is of a World that can be stepped without commands: LeAP's, RIVER's or RAFI's."""
+    path = folder / EXPORT_CONFIG
+    return path.is_file() and any(name in json.loads(path.read_text()) for name in (LEAP, RAFI))
+
+
+def predicting_world(folder: Path, solver: Solver, past: int = 0, future: int = 0) -> PredictingWorld:
+    """A model that goes on by itself, ready to be stepped.
+
+    Args:
+        solver: of a model by flow matching.
+        past, future: frames that open a video, and frames of a step; 0 for the training's and the data's.
+
+    Raises:
+        VgenError: if a file is missing or does not fit.
+    """
+    if LEAP in json.loads((folder / EXPORT_CONFIG).read_text()):
+        return leap_world(load_leap_model(folder), past, future)
+    return rafi_world(load_rafi_model(folder), solver, past, future)
 
 
 def slow_world(
@@ -87,7 +116,8 @@ def load_world(
     future: int = 0,
     decode_frames: int = 0,
     texts: Sequence[str] = (),
-) -> SlowWorld:
+    solver: Solver | Mapping[str, Any] = SOLVER,
+) -> SlowWorld | PredictingWorld:
     """A trained world, ready to be stepped.
 
     Args:
@@ -99,10 +129,18 @@ def load_world(
         past, future: f_p and f_g of a step; 0 for those of the first windows that the model was trained on.
         decode_frames: frames decoded at once; 0 for all of a step.
         texts: for a model whose texts are embedded by its text tower: those that it will be told besides its commands.
+        solver: of a model by flow matching: a ``Solver`` or a mapping of its fields.
 
     Raises:
         VgenError: if a file is missing or does not fit, or for settings that the model cannot have.
     """
+    name = str(folder)
+    path = asset_folder(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else Path(folder)
+    if predicts(path):
+        if memory != "none" or guidance != 1.0 or texts:
+            raise VgenError(f"{path} has no memory, guidance or texts: leave these settings out")
+        chosen = solver if isinstance(solver, Solver) else section(Solver, solver, "solver")
+        return predicting_world(path, chosen, past, future)
     model = load_model(folder, texts)
     f_p, f_g = model.windows[0]
     return slow_world(

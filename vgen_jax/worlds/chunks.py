@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vgen_jax.types import ChunkAction, Key, Past, VideoBatch
+from vgen_jax.types import Array, ChunkAction, Key, Past, VgenError, VideoBatch
 
 NOISE_STREAM, MEMORY_STREAM, LORA_STREAM = 0, 1, 2
 
 
-def video_keys(rng: Key, stream: int, number: int, id_B: np.ndarray) -> Key:
+def video_keys(rng: Key, stream: int, number: int | Array, id_B: Array) -> Key:
     """A key per video from (stream, chunk, video id) alone."""
     rng = jax.random.fold_in(jax.random.fold_in(rng, stream), number)
     return jax.vmap(jax.random.fold_in, (None, 0))(rng, jnp.asarray(id_B))
@@ -47,3 +47,21 @@ def opening(frames_BTHWC: jax.Array, action_BTA: np.ndarray | None) -> Past:
         return Past(frames_BTHWC)
     valid_BT = np.broadcast_to(np.arange(action_BTA.shape[1]) > 0, action_BTA.shape[:2])
     return Past(frames_BTHWC, action_BTA, valid_BT)
+
+
+def fitting_frames(frames: np.ndarray, size: tuple[int, int], past: int) -> np.ndarray:
+    """Frames that a video is to open with as (B, T, H, W, 3), T one or ``past``: of more the last count.
+
+    Raises:
+        VgenError: for frames of another size or type, or too few of them.
+    """
+    frames_BTHWC = frames[None, None] if frames.ndim == 3 else frames
+    wanted = (*size, 3)
+    if frames_BTHWC.ndim != 5 or frames_BTHWC.shape[2:] != wanted or frames_BTHWC.dtype != np.uint8:
+        raise VgenError(
+            f"the frames are {frames.dtype} {frames.shape}: this world starts with uint8 pictures of "
+            f"{wanted} or videos (B, T, *{wanted}); files.media.read_image reads one in that size"
+        )
+    if 1 < frames_BTHWC.shape[1] < past:
+        raise VgenError(f"{frames_BTHWC.shape[1]} frames are too few: give one picture, or {past} and more")
+    return frames_BTHWC[:, -past:]

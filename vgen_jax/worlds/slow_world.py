@@ -34,7 +34,6 @@ from vgen_jax.types import (
     Recalled,
     Reference,
     Step,
-    VgenError,
     VideoBatch,
 )
 from vgen_jax.worlds.actions import ActionCodec
@@ -44,6 +43,7 @@ from vgen_jax.worlds.chunks import (
     NOISE_STREAM,
     chunk_condition,
     coming,
+    fitting_frames,
     opening,
     video_keys,
 )
@@ -135,7 +135,7 @@ class SlowWorld:
         Raises:
             VgenError: for frames of another size, or too few of them.
         """
-        frames_BTHWC = self._fitting(np.asarray(frames))
+        frames_BTHWC = fitting_frames(np.asarray(frames), self.size, self.past)
         b, t = frames_BTHWC.shape[:2]
         latents = jnp.asarray(self.encode(frames_BTHWC))
         if t < self.past:
@@ -189,19 +189,6 @@ class SlowWorld:
         if watched.videos_B.all():
             return real
         return jnp.where(watched.videos_B[:, None, None, None, None], real, self.sample_chunk(recalled, window, key_B))
-
-    def _fitting(self, frames: np.ndarray) -> np.ndarray:
-        """As (B, T, H, W, 3), T one or f_p."""
-        frames_BTHWC = frames[None, None] if frames.ndim == 3 else frames
-        wanted = (*self.size, 3)
-        if frames_BTHWC.ndim != 5 or frames_BTHWC.shape[2:] != wanted or frames_BTHWC.dtype != np.uint8:
-            raise VgenError(
-                f"the frames are {frames.dtype} {frames.shape}: this world starts with uint8 pictures of "
-                f"{wanted} or videos (B, T, *{wanted}); files.media.read_image reads one in that size"
-            )
-        if 1 < frames_BTHWC.shape[1] < self.past:
-            raise VgenError(f"{frames_BTHWC.shape[1]} frames are too few: give one picture, or {self.past} and more")
-        return frames_BTHWC[:, -self.past :]
 
 
 def sample_future(

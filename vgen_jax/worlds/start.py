@@ -8,7 +8,11 @@ import numpy as np
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.files import media
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.leap import LeapWorld
+from vgen_jax.worlds.rafi import RafiWorld
 from vgen_jax.worlds.slow_world import SlowWorld
+
+ModelWorld = SlowWorld | LeapWorld | RafiWorld
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +54,7 @@ def held_still(picture_HWC: np.ndarray, past: int) -> Start:
     return Start(np.repeat(picture_HWC[None, None], past, axis=1), None, np.zeros(1, np.int32))
 
 
-def starting_point(world: SlowWorld, config: StartConfig) -> Start:
+def starting_point(world: ModelWorld, config: StartConfig) -> Start:
     """The frames that the config names.
 
     Raises:
@@ -66,7 +70,7 @@ def starting_point(world: SlowWorld, config: StartConfig) -> Start:
 
 
 def recorded_past(
-    world: SlowWorld, source: EpisodeSource, episode: int, config: StartConfig
+    world: ModelWorld, source: EpisodeSource, episode: int, config: StartConfig
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """f_p recorded frames, uint8 (f_p, H, W, 3), and the actions between them, raw; ``None`` where they stand still."""
     f_p, space = world.past, world.codec.space

@@ -1,0 +1,20 @@
+"""Run ``collect_robot``: records a robot that drives among walking figures; all splits in one folder."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from vgen_jax.config import Sections, section
+from vgen_jax.data.shards import collect_shards
+from vgen_jax.files.run_folder import keep_config
+from vgen_jax.simulators.robot import RobotConfig
+
+SECTIONS: Sections = {"collect": RobotConfig, "splits.*": RobotConfig}
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Collects every split of ``config.splits`` into the work directory; continues an interrupted collection."""
+    keep_config(config, workdir)
+    for split, values in config.splits.items():
+        merged = {**config.collect.to_dict(), **values.to_dict(), "split": split}
+        collect_shards(workdir, section(RobotConfig, merged, f"splits.{split}"))
