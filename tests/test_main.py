@@ -62,7 +62,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         ((f"--config={STAGE}", "--wrokdir=x"), "'wrokdir'"),
         ((f"--config={STAGE}", "train"), "argument 'train' is not understood"),
         ((f"--config={STAGE}", "--config.run=fly"), "config key run is 'fly': use one of"),
-        ((f"--config={STAGE}", "--config.objective.kind=gan"), "objective.kind is 'gan': use one of autoencoder"),
+        ((f"--config={STAGE}", "--config.objective.kind=magic"), "objective.kind is 'magic': use one of autoencoder"),
         ((f"--config={STAGE}",), "data/dataset.json is missing"),
         ((f"--config={tiny.CONFIG}.slow",), "latents/dataset.json is missing"),
         ((f"--config={tiny.CONFIG}.check",), "data/dataset.json is missing"),

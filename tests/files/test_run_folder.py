@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from configs import yours
 from configs.avid import black_box, serve
 from configs.eval import revisit
 from configs.slow import modelscope
@@ -66,6 +67,7 @@ def test_every_changeable_key_exists() -> None:
     runs = [config(), tiny.config("data", {}), tiny.config("generate", {}), revisit.get_config("smoke")]
     runs += [black_box.get_config("tiny"), serve.get_config()]
     runs += modelscope.get_config("finetune").stages.values()
+    runs += yours.get_config("tiny").stages.values()
     known = {path for run in runs for path in paths(run.to_dict())}
     for name in CHANGEABLE:
         assert name.rstrip(".") in known, name

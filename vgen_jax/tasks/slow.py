@@ -91,7 +91,8 @@ def slow_task(config: ConfigDict) -> tuple[Task, Finish]:
         shutil.copyfile(Path(data.data_dir) / INFO_FILE, folder / DATASET_FILE)
 
     sample = None
-    if origin.autoencoder is not None and "sample_minutes" in config.train and config.train.sample_minutes > 0:
+    looks = "train" in config and "sample_minutes" in config.train and config.train.sample_minutes > 0
+    if looks and origin.autoencoder is not None:
         sample = next_chunks(slow, origin.autoencoder, data, info)
     return Task(origin.init, objective, Batches(data), origin.start, sample), finish
 

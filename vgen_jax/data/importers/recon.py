@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from vgen_jax.data.importers.trajectories import VELOCITIES, Recording, body_velocities, planar_pose
+from vgen_jax.data.importers.trajectories import VELOCITIES, RobotRun, body_velocities, planar_pose
 from vgen_jax.data.importers.videos import fitted
 from vgen_jax.types import VgenError
 
@@ -71,7 +71,7 @@ class ReconConfig:
             raise VgenError(f"{folder} has {len(there)} files .hdf5, not first + files = {stop}: name others")
         return tuple(there[self.first : stop])
 
-    def read(self, item: str) -> Iterator[Recording]:
+    def read(self, item: str) -> Iterator[RobotRun]:
         """One file's trajectory.
 
         Raises:
@@ -88,7 +88,7 @@ class ReconConfig:
             return
         frames = np.stack([_decoded(data, self.size, f"{path}: frame {n}") for n, data in enumerate(pictures)])
         velocity = body_velocities(position, yaw, self.recorded_fps)
-        yield Recording(Path(item).stem, frames, velocity, self.recorded_fps, "", planar_pose(position, yaw))
+        yield RobotRun(Path(item).stem, frames, velocity, self.recorded_fps, "", planar_pose(position, yaw))
 
 
 def _arrays(path: Path) -> tuple[list[bytes], np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ from vgen_jax.types import VgenError
 VELOCITIES = ("forward_m_per_s", "turn_rad_per_s")
 
 
-class Recording(NamedTuple):
+class RobotRun(NamedTuple):
     """One uninterrupted recording.
 
     Attributes:
@@ -78,7 +78,7 @@ class Format(Protocol):
         """Names of the trajectories or of files that hold some, in order."""
         ...
 
-    def read(self, item: str) -> Iterator[Recording]:
+    def read(self, item: str) -> Iterator[RobotRun]:
         """The trajectories of an item."""
         ...
 
@@ -112,7 +112,7 @@ def kept_every(fps: float, wanted: float, where: str) -> int:
     return round(every)
 
 
-def episode_of(found: Recording, format: Format, number: int) -> Episode | None:
+def episode_of(found: RobotRun, format: Format, number: int) -> Episode | None:
     """An episode of what was read; ``None`` where fewer than two frames are left, to which no action leads.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from vgen_jax.data.importers.trajectories import VELOCITIES, Recording, body_velocities, planar_pose
+from vgen_jax.data.importers.trajectories import VELOCITIES, RobotRun, body_velocities, planar_pose
 from vgen_jax.data.importers.videos import fitted
 from vgen_jax.types import VgenError
 
@@ -75,7 +75,7 @@ class VintConfig:
             raise VgenError(f"{folder / missing[0] / POSES} is missing: name other trajectories")
         return self.trajectories or there
 
-    def read(self, item: str) -> Iterator[Recording]:
+    def read(self, item: str) -> Iterator[RobotRun]:
         """One trajectory.
 
         Raises:
@@ -97,7 +97,7 @@ class VintConfig:
             return
         frames = np.stack([read_jpeg(folder / f"{number}.jpg", self.size) for number in numbers])
         velocity = body_velocities(position, yaw, self.recorded_fps)
-        yield Recording(item, frames, velocity, self.recorded_fps, "", planar_pose(position, yaw))
+        yield RobotRun(item, frames, velocity, self.recorded_fps, "", planar_pose(position, yaw))
 
 
 def read_jpeg(path: Path, size: tuple[int, int]) -> np.ndarray:
