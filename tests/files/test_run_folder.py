@@ -65,7 +65,7 @@ def test_what_changes_no_result_may_change(tmp_path: Path) -> None:
 def test_every_changeable_key_exists() -> None:
     """In some run's config."""
     runs = [config(), tiny.config("data", {}), tiny.config("generate", {}), revisit.get_config("smoke")]
-    runs += [black_box.get_config("tiny"), serve.get_config()]
+    runs += [black_box.get_config("tiny"), serve.get_config(), yours.get_config("tiny.slow")]
     runs += modelscope.get_config("finetune").stages.values()
     runs += yours.get_config("tiny").stages.values()
     known = {path for run in runs for path in paths(run.to_dict())}

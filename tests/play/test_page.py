@@ -214,6 +214,7 @@ def test_what_is_saved_is_generated_again_bit_by_bit(tab: Callable[..., Page], t
         assert (tmp_path / "samples" / name).read_bytes() == (Path(config).parent / name).read_bytes()
     np.testing.assert_array_equal(media.read_video(tmp_path / "samples" / "video_0.npy")[-1], last)
     until(page, "document.querySelector('#saved video').videoWidth > 0")
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
     with page.expect_download() as download:
         page.locator("#saved a", has_text="actions.txt").click()
     assert download.value.path().read_text().splitlines()[0] == "go"

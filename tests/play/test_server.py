@@ -6,10 +6,12 @@ import io
 import json
 import socket
 import struct
+import subprocess
 import time
 import zlib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -252,3 +254,25 @@ def test_round_trips_are_not_held_back(server: PlayServer) -> None:
         seconds.append(time.perf_counter() - since)
     connection.close()
     assert sorted(seconds)[10] < 0.03
+
+
+@pytest.mark.parametrize("output", ["read", "lost"])
+def test_as_a_program_it_ends_on_sigterm_and_leaves_nothing(folder: Path, tmp_path: Path, output: str) -> None:
+    """Also where nobody reads what it prints any more."""
+    workdir = folder / f"program_{output}"
+    command = tiny.command("play:tiny", workdir, "--config.play.port=0")
+    environment = {**tiny.environment(), "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, cwd=tiny.ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines = iter(process.stdout)
+    url = next(line.split()[2] for line in lines if line.startswith("play at "))
+    assert next(line for line in lines if line == "ready\n")
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
+    connection.request("POST", f"{urlsplit(url).path}open", '{"seed": 0}')
+    assert connection.getresponse().status == 200
+    assert (workdir / "sessions").is_dir()
+    if output == "lost":
+        process.stdout.close()
+    process.terminate()
+    process.wait(30)
+    assert not (workdir / "sessions").exists() and (workdir / "token").is_file()

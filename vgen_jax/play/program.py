@@ -140,9 +140,11 @@ def serve(player: Player, workdir: Path, listening: Callable[[PlayServer], None]
     threading.Thread(target=prepare, name="prepare", daemon=True).start()
     if play.browser:
         webbrowser.open(server.url)
-    _answer(server)
-    if requests.sessions is not None:
-        requests.sessions.close_all()
+    try:
+        _answer(server)
+    finally:  # simulators are programs of their own, which nobody else ends
+        if requests.sessions is not None:
+            requests.sessions.close_all()
     if faults:
         raise faults[0]
 
