@@ -67,7 +67,6 @@ def test_every_changeable_key_exists() -> None:
     runs = [config(), tiny.config("data", {}), tiny.config("generate", {}), revisit.get_config("smoke")]
     runs += [black_box.get_config("tiny"), serve.get_config(), yours.get_config("tiny.slow")]
     runs += modelscope.get_config("finetune").stages.values()
-    runs += yours.get_config("tiny").stages.values()
     known = {path for run in runs for path in paths(run.to_dict())}
     for name in CHANGEABLE:
         assert name.rstrip(".") in known, name
