@@ -14,12 +14,13 @@ from vgen_jax.data.revisits import revisits
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.learning.slow import TrainConfig
 from vgen_jax.learning.state import OptimizerConfig
-from vgen_jax.runs.compare import CompareConfig, commanded_pose
+from vgen_jax.runs.compare import CompareConfig
 from vgen_jax.runs.evaluate import EvaluateConfig
-from vgen_jax.runs.generate import GenerateConfig
 from vgen_jax.simulators.commands import walker_commands, walker_space
 from vgen_jax.tasks.registry import TASKS
+from vgen_jax.worlds.actions import commanded_pose
 from vgen_jax.worlds.memories import MemoryConfig
+from vgen_jax.worlds.rollout import GenerateConfig
 from vgen_jax.worlds.start import StartConfig
 
 SECTIONS = {

@@ -12,7 +12,7 @@ _HOMES = {
     "load_world": "worlds.assembly",
     "rollout": "worlds.rollout",
     "show": "files.clip",
-    "read_image": "files.media",
+    "read_image": "files.pictures",
     **dict.fromkeys(
         (
             "World", "Step", "Command", "ChunkAction", "Predictor", "Prediction", "Condition", "Objective", "Memory",
@@ -25,7 +25,7 @@ __all__ = ["__version__", *_HOMES]
 
 if typing.TYPE_CHECKING:
     from vgen_jax.files.clip import show as show
-    from vgen_jax.files.media import read_image as read_image
+    from vgen_jax.files.pictures import read_image as read_image
     from vgen_jax.types import Autoencoder as Autoencoder
     from vgen_jax.types import ChunkAction as ChunkAction
     from vgen_jax.types import Command as Command

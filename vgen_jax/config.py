@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,16 @@ def section(cls: type[T], values: Mapping[str, Any], name: str) -> T:
     for key in sorted(needed - set(values)):
         raise VgenError(f"config key {name}.{key} is missing: add it")
     return cls(**{key: _typed(value, hints[key], f"{name}.{key}") for key, value in values.items()})
+
+
+def by_split(cls: type[T], config: Mapping[str, typing.Any], name: str) -> Iterator[T]:
+    """A dataclass for each split in the section ``splits``, whose keys stand above those of the section ``name``.
+
+    Raises:
+        VgenError: see ``section``.
+    """
+    for split, values in config["splits"].items():
+        yield section(cls, {**config[name], **values, "split": split}, f"splits.{split}")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -85,8 +85,9 @@ def stages(v: Section, model: str, place: str, action: str) -> dict[str, Section
         ((PAST, FUTURE),), v["windows"], v["batch"], LENGTH, common.sampler(maze.SAMPLER_STEPS), 1.0, model
     )
     next_chunk["evaluate"]["text"] = True
+    unheard_frames = 2 * FUTURE * v["windows"]  # an episode of 33 frames has 7 windows
     words = common.collect_stage(
-        {"validation": max(v["windows"] * FUTURE, 500)}, UNHEARD_STEPS, (64, 64), FUTURE, 25, workers=2, simulator=world
+        {"validation": unheard_frames}, UNHEARD_STEPS, (64, 64), FUTURE, 25, workers=2, simulator=world
     )
     words["collect"]["maze"] = {**data.world(world), "wording": "held_out"}
     return {

@@ -28,7 +28,7 @@ LEAP: Section = {
     "action_code": 16, "action_rnn": 32, "action_latent": 8, "cell_tanh": False, "head_norm_last": True, "skip_back": 1,
     "dtype": "float32", "frame_layers": 2,
 }  # fmt: skip
-NO_WARP_SLOW: Section = {
+SLOW: Section = {
     "text": {"width": 0, "layers": 1, "heads": 1, "max_length": 8},
     "schedule": {
         "kind": "flow", "steps": 1000, "start": 0.0, "end": 0.0, "zero_terminal_snr": False, "set_alpha_to_one": True,
@@ -109,7 +109,7 @@ def leap_stage(kind: str, v: Section, cpu_devices: int = 0) -> Section:
 def slow_stage(v: Section, source: str, cpu_devices: int = 0) -> Section:
     """Run ``train`` with the slow model, without actions and texts, over the VQGAN's latents."""
     stage = common.slow_stage(
-        {"unet": v["unet"], **NO_WARP_SLOW},
+        {"unet": v["unet"], **SLOW},
         {"kind": "x0", "drop_text": 0.0, "drop_action": 0.0, "weighting": "velocity", "draw": "noisy", "flow": 0.0},
         common.data(source, "train", ((rafi.PAST, 4),), (1.0,), v["slow_batch"], 0, action="none"),
         common.optimizer(v["slow_rate"], v["slow_steps"], max(1, v["slow_steps"] // 20)),

@@ -4,7 +4,6 @@ import errno
 import json
 import struct
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from vgen_jax.files import log
-from vgen_jax.files.log import MetricWriter, progress, read_metrics, sign_of_life
+from vgen_jax.files.log import MetricWriter, read_metrics
 from vgen_jax.types import VgenError
 
 
@@ -142,56 +141,6 @@ def test_a_missing_file_and_a_metric_named_step_are_refused(tmp_path: Path) -> N
         read_metrics(tmp_path / "metrics.jsonl")
     with MetricWriter(tmp_path) as writer, pytest.raises(VgenError, match="named 'step'"):
         writer.scalars(1, {"step": 1})
-
-
-def test_progress_prints_lines_where_there_is_no_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert list(progress(range(3), desc="quick")) == [0, 1, 2]
-    assert capsys.readouterr().err == "", "what ends within the interval stays silent"
-    monkeypatch.setattr(log, "FIRST_LINE", 0.0)
-    monkeypatch.setattr(log, "LINE_EVERY", 0.0)
-    with progress(total=3, desc="collect", unit="frames") as bar:
-        for _ in range(3):
-            bar.update(1)
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].startswith("collect: 3/3") and not any("\r" in line for line in lines)
-    monkeypatch.setattr(log, "LINE_EVERY", 60.0)
-    with progress(total=30, desc="collect", unit="frames") as bar:
-        for _ in range(30):
-            bar.update(1)
-    first, last = capsys.readouterr().err.splitlines()
-    assert first.startswith("collect: 0/30") or first.startswith("collect: 1/30")
-    assert last.startswith("collect: 30/30") and "left" in first
-
-
-def test_what_shows_no_progress_gives_a_sign_of_life(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with sign_of_life("convert"):
-        time.sleep(0.05)
-    assert capsys.readouterr().err == "", "what ends soon stays silent"
-    monkeypatch.setattr(log, "FIRST_LINE", 0.05)
-    monkeypatch.setattr(log, "LINE_EVERY", 0.1)
-    with sign_of_life("convert"), sign_of_life("a stage of it"):
-        time.sleep(0.4)
-    lines = capsys.readouterr().err.splitlines()
-    assert 2 <= len(lines) <= 5 and set(lines) == {"convert: 00:00 so far"}
-    monkeypatch.setattr(log, "LINE_EVERY", 60.0)
-    with sign_of_life("train"), progress(total=9, desc="train") as bar:
-        for _ in range(9):
-            bar.update(1)
-            time.sleep(0.03)
-    assert not [line for line in capsys.readouterr().err.splitlines() if "so far" in line]
-
-
-def test_progress_is_shown_by_the_first_process_only(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(log, "is_main_process", lambda: False)
-    monkeypatch.setattr(log, "FIRST_LINE", 0.0)
-    assert list(progress(range(3))) == [0, 1, 2]
-    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can begin a process's peak anew")

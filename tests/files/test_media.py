@@ -12,11 +12,11 @@ from vgen_jax.files.media import (
     VideoWriter,
     caption_frames,
     contact_sheet,
-    read_image,
     read_video,
     side_by_side,
     write_png,
 )
+from vgen_jax.files.pictures import read_image
 from vgen_jax.types import VgenError
 
 

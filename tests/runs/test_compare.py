@@ -13,6 +13,7 @@ from vgen_jax.evaluation.place_encoder import Place
 from vgen_jax.files import media
 from vgen_jax.runs import compare
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.actions import commanded_pose
 
 NAMES = ("turn", "forward", "strafe")
 LEFT, RIGHT = Command(0, "left", ("left",), ((30.0, 0, 0),) * 2), Command(1, "right", ("right",), ((-30.0, 0, 0),) * 2)
@@ -77,7 +78,7 @@ def test_a_video_that_comes_back_beats_one_that_does_not(tmp_path: Path) -> None
 
 
 def test_the_pose_is_where_the_commands_lead() -> None:
-    pose = compare.commanded_pose(info(), [(1, "left"), (3, "go, then right")], 66.0)
+    pose = commanded_pose(info(), [(1, "left"), (3, "go, then right")], 66.0)
     np.testing.assert_allclose(pose[:, 3], [0, 30, 60, 60, 60, 30, 0])
     np.testing.assert_allclose(pose[4, :2], [66 * np.cos(np.pi / 3), 66 * np.sin(np.pi / 3)], atol=1e-9)
     np.testing.assert_allclose(pose[6, :2], pose[4, :2])

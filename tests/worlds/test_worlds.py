@@ -35,7 +35,7 @@ from vgen_jax.types import (
     World,
 )
 from vgen_jax.worlds.autoencoder import load_autoencoder
-from vgen_jax.worlds.rollout import rollout
+from vgen_jax.worlds.rollout import GenerateConfig, Written, generate_videos, rollout
 from vgen_jax.worlds.start import Start
 
 SIZE, WIDTH = 16, 8
@@ -119,8 +119,8 @@ class FlowWorld:
 WORLDS: dict[str, tuple[Callable[[], World], Any]] = {"recurrent": (RecurrentWorld, 1), "flow": (FlowWorld, None)}
 
 
-def settings(frames: int) -> generate.GenerateConfig:
-    return generate.GenerateConfig(
+def settings(frames: int) -> GenerateConfig:
+    return GenerateConfig(
         past=1, future=1, frames=frames, actions=(), actions_from="", guidance=1.0, seed=0, decode_frames=1, gif=False,
         save_every=1,
     )  # fmt: skip
@@ -136,9 +136,9 @@ def test_any_world_generates_and_goes_on_where_it_was_stopped(name: str, tmp_pat
     world = make()
     assert isinstance(world, World)
 
-    def made(workdir: Path, frames: int) -> generate.Written:
+    def made(workdir: Path, frames: int) -> Written:
         stream = partial(commands, command, frames)
-        return generate.generate_videos(world, STARTS, stream, 8.0, settings(frames), workdir, {"world": name})
+        return generate_videos(world, STARTS, stream, 8.0, settings(frames), workdir, {"world": name})
 
     made(tmp_path / "whole", 4)
     made(tmp_path / "halves", 2)

@@ -17,7 +17,8 @@ import jax
 import numpy as np
 
 from vgen_jax.devices import sharding as sh
-from vgen_jax.files.log import peak_mib, progress
+from vgen_jax.files.log import peak_mib
+from vgen_jax.files.progress import progress
 from vgen_jax.learning.slow import CompiledUpdate, Task, TrainConfig, abstract_state, make_update, started
 from vgen_jax.learning.state import OptimizerConfig, TrainState, make_optimizer
 from vgen_jax.types import VideoBatch

@@ -32,7 +32,8 @@ import numpy as np
 from vgen_jax.bench.synthetic import synthetic_model
 from vgen_jax.config import section
 from vgen_jax.diffusion.samplers import Sampler
-from vgen_jax.files.log import forget_peak, peak_mib, progress
+from vgen_jax.files.log import forget_peak, peak_mib
+from vgen_jax.files.progress import progress
 from vgen_jax.files.videos import Videos
 from vgen_jax.types import VgenError
 from vgen_jax.worlds.assembly import slow_world

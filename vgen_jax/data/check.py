@@ -10,7 +10,7 @@ import numpy as np
 from vgen_jax.data.codec import FRAMES_PER_RECORD
 from vgen_jax.data.records import INFO_FILE, EpisodeSource, read_info, scenes_of
 from vgen_jax.data.schema import DatasetInfo, Episode, may_share_scenes, validate
-from vgen_jax.files.log import progress
+from vgen_jax.files.progress import progress
 from vgen_jax.types import VgenError
 
 

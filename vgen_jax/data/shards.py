@@ -19,7 +19,7 @@ import numpy as np
 
 from vgen_jax.data.records import INFO_FILE, EpisodeWriter, read_info, scenes_of, shard_name, write_text
 from vgen_jax.data.schema import SCHEMA_VERSION, DatasetInfo, Episode, ShardInfo, may_share_scenes
-from vgen_jax.files.log import progress as progress_bar
+from vgen_jax.files.progress import progress as progress_bar
 from vgen_jax.types import VgenError
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from vgen_jax.evaluation.clips import Clips
-from vgen_jax.files.log import progress
+from vgen_jax.files.progress import progress
 from vgen_jax.metrics.action_error import ActionErrorRatio, ActionKind, action_scores, ratio_interval
 from vgen_jax.metrics.base import Mean
 from vgen_jax.metrics.features import FeatureNet, extractor

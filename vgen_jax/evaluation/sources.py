@@ -24,7 +24,7 @@ from vgen_jax.data.windows import Window, WindowIndex, future_texts
 from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.evaluation.clips import write_clip
 from vgen_jax.files.exports import EXPORT_WEIGHTS, digest
-from vgen_jax.files.log import progress
+from vgen_jax.files.progress import progress
 from vgen_jax.files.run_folder import CHECKPOINTS
 from vgen_jax.simulators.maze_view import colors_seen, has_walls
 from vgen_jax.types import ChunkAction, VgenError

@@ -6,7 +6,7 @@ are computed on these frames and never on a video that was compressed.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -244,3 +244,24 @@ class Videos:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def read_same_texts(folders: Mapping[str, Path]) -> list[tuple[int, str]]:
+    """(number of the first frame, text) of each chunk, which has to be the same in all runs."""
+    found = {}
+    for title, folder in folders.items():
+        path = folder / "samples" / CAPTIONS_FILE
+        if not path.is_file():
+            raise VgenError(f"{path} is missing: run generate in {folder} first")
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        found[title] = [(int(row["frame"]), str(row["text"])) for row in rows]
+    first, *others = found
+    for other in others:
+        if found[other] != found[first]:
+            raise VgenError(f"{folders[other]} followed other commands than {folders[first]}: generate with the same")
+    return found[first]
+
+
+def read_frames(folder: Path, video: int) -> np.ndarray:
+    """The frames of a ``generate`` run as they were decoded, uint8 (T, H, W, 3), the real first one included."""
+    return media.read_video(folder / "samples" / f"video_{video}.npy")

@@ -30,22 +30,12 @@ from vgen_jax.devices.flops import jaxpr_flops
 from vgen_jax.devices.preemption import Preempted, StopSignal
 from vgen_jax.devices.profiler import Profiler
 from vgen_jax.files.log import MetricWriter
-from vgen_jax.files.media import VideoWriter, write_png
 from vgen_jax.files.run_folder import CHECKPOINTS
 from vgen_jax.learning.checkpoint import Checkpoints
-from vgen_jax.learning.state import (
-    OptimizerConfig,
-    TrainState,
-    divided,
-    ema_update,
-    init_state,
-    joined,
-    learnt,
-    make_optimizer,
-)
+from vgen_jax.learning.gallery import Gallery, Look
+from vgen_jax.learning.state import OptimizerConfig, TrainState, divided, ema_update, init_state, joined, make_optimizer
 from vgen_jax.types import Array, Key, Objective, Params, StatefulObjective, VgenError
 
-SAMPLE_FPS = 4.0
 AnyObjective = Objective | StatefulObjective
 # (step, metrics and timings)
 Report = Callable[[int, Mapping[str, float]], None]
@@ -114,7 +104,7 @@ class Task:
     objective: AnyObjective
     data: DataIterator
     start: Callable[[Params], Params] | None = None
-    sample: Callable[[Params, Key], np.ndarray] | None = None
+    sample: Look | None = None
 
 
 def step_key(seed: int, step: Array | int) -> Key:
@@ -283,7 +273,7 @@ def train(
             batch = sh.global_batch(sh.batch_sharding(mesh), rows)
             state, metrics = update(state, objective, batch)
             recorder.dispatched(step, metrics, update.flops_per_device)
-            if gallery.due() or (step == config.steps and gallery.active):
+            if gallery.due(step == config.steps):
                 recorder.settle()
                 gallery.add(step, state)
             stopping = stop.reached(step)
@@ -303,43 +293,6 @@ def train(
         checkpoints.close()
         writer.close()
     return state
-
-
-class Gallery:
-    """Every few minutes a video of what the model makes, by a training of a single process.
-
-    Args:
-        sample: see ``Task``.
-        minutes: between two of them; 0 for none.
-        folder: of ``step_000500.mp4`` and so on; the newest is ``latest.png`` too, its frames side by side.
-    """
-
-    def __init__(
-        self,
-        sample: Callable[[Params, Key], np.ndarray] | None,
-        minutes: float,
-        mesh: Mesh,
-        folder: Path,
-        writer: MetricWriter,
-    ):
-        self._sample, self._mesh, self._folder, self._writer = sample, mesh, folder, writer
-        self._seconds, self._last = 60 * minutes, time.monotonic()
-        self.active = sample is not None and minutes > 0 and jax.process_count() == 1
-
-    def due(self) -> bool:
-        """Whether it is time for the next one."""
-        return self.active and time.monotonic() - self._last >= self._seconds
-
-    def add(self, step: int, state: TrainState) -> None:
-        """Makes and writes one."""
-        if self._sample is None:
-            return
-        frames_THWC = self._sample(sh.gathered(learnt(state), self._mesh), jax.random.key(0))
-        self._writer.video(step, "sample", frames_THWC, SAMPLE_FPS)
-        with VideoWriter(self._folder / f"step_{step:06d}.mp4", SAMPLE_FPS, frames_THWC.shape[1:3]) as writer:
-            writer.write(frames_THWC)
-        write_png(self._folder / "latest.png", np.concatenate(list(frames_THWC), axis=1))
-        self._last = time.monotonic()
 
 
 def saved_before(

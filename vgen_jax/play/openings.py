@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from vgen_jax.data.records import EpisodeSource
-from vgen_jax.files import media
+from vgen_jax.files import pictures
 from vgen_jax.play import top_down
 from vgen_jax.play.top_down import Place
 from vgen_jax.simulators.base import Simulator
@@ -111,7 +111,7 @@ class Openings:
             VgenError: if there is nothing to begin with.
         """
         if self._start.image:
-            picture = media.read_image(self._start.image, self._world.size)
+            picture = pictures.read_image(self._start.image, self._world.size)
             return Opening(held_still(picture, self._world.past), Path(self._start.image).name)
         if simulator is not None:
             return self.place(number, simulator)
@@ -126,7 +126,7 @@ class Openings:
         Raises:
             VgenError: if it cannot be read.
         """
-        return Opening(held_still(media.decode_image(content, self._world.size), self._world.past), "your picture")
+        return Opening(held_still(pictures.decode_image(content, self._world.size), self._world.past), "your picture")
 
     def episode(self, number: int, frame: int) -> Opening:
         """A recorded episode, up to one of its frames.

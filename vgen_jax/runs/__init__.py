@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from vgen_jax.black_box.ask import fault_of
 from vgen_jax.config import nearest
-from vgen_jax.files.log import sign_of_life
+from vgen_jax.files.progress import sign_of_life
 from vgen_jax.types import VgenError
 
 RUNS = (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax.config import Sections, section
+from vgen_jax.config import Sections, by_split
 from vgen_jax.data.shards import collect_shards
 from vgen_jax.files.run_folder import keep_config
 from vgen_jax.simulators.procgen import ProcgenConfig
@@ -15,6 +15,5 @@ SECTIONS: Sections = {"collect": ProcgenConfig, "splits.*": ProcgenConfig}
 def run(config: ConfigDict, workdir: Path) -> None:
     """Collects every split of ``config.splits`` into the work directory; continues an interrupted collection."""
     keep_config(config, workdir)
-    for split, values in config.splits.items():
-        merged = {**config.collect.to_dict(), **values.to_dict(), "split": split}
-        collect_shards(workdir, section(ProcgenConfig, merged, f"splits.{split}"))
+    for settings in by_split(ProcgenConfig, config.to_dict(), "collect"):
+        collect_shards(workdir, settings)

@@ -23,12 +23,12 @@ from vgen_jax.data.units import units_of
 from vgen_jax.evaluation.place_encoder import Place, load_place
 from vgen_jax.files import media, report
 from vgen_jax.files.run_folder import RESULTS_FILE, keep_config, write_results
-from vgen_jax.files.videos import CAPTIONS_FILE, START_CAPTION
-from vgen_jax.memory.retrieval import DeadReckoning
+from vgen_jax.files.videos import START_CAPTION, read_frames, read_same_texts
 from vgen_jax.metrics.revisit import revisit_distance, revisit_psnr
 from vgen_jax.metrics.scene_return import scene_return
 from vgen_jax.metrics.sharpness import sharpness
 from vgen_jax.types import VgenError
+from vgen_jax.worlds.actions import commanded_pose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +67,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     settings = section(CompareConfig, config.compare.to_dict(), "compare")
     titles = sorted(settings.folders, key=lambda title: (title != settings.baseline, title))
     folders = {title: Path(settings.folders[title]) for title in titles}
-    texts = same_texts(folders)
-    videos = {title: frames_of(folder, settings.video) for title, folder in folders.items()}
+    texts = read_same_texts(folders)
+    videos = {title: read_frames(folder, settings.video) for title, folder in folders.items()}
     info = read_info(settings.model_dir)
     units = units_of(info.simulator)
     pairs_N2 = revisits(commanded_pose(info, texts, settings.map_units or units.run), units)
@@ -100,44 +100,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
     report.write_report(workdir, "The same commands, side by side", sections, config=config.to_dict())
 
 
-def same_texts(folders: Mapping[str, Path]) -> list[tuple[int, str]]:
-    """(number of the first frame, text) of each chunk, which has to be the same in all runs."""
-    found = {}
-    for title, folder in folders.items():
-        path = folder / "samples" / CAPTIONS_FILE
-        if not path.is_file():
-            raise VgenError(f"{path} is missing: run generate in {folder} first")
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        found[title] = [(int(row["frame"]), str(row["text"])) for row in rows]
-    first, *others = found
-    for other in others:
-        if found[other] != found[first]:
-            raise VgenError(f"{folders[other]} followed other commands than {folders[first]}: generate with the same")
-    return found[first]
-
-
-def frames_of(folder: Path, video: int) -> np.ndarray:
-    """The frames of a ``generate`` run as they were decoded, uint8 (T, H, W, 3), the real first one included."""
-    return media.read_video(folder / "samples" / f"video_{video}.npy")
-
-
 def seconds(folder: Path) -> float:
     """How long a ``generate`` run took."""
     return float(json.loads((folder / RESULTS_FILE).read_text())["seconds"])
-
-
-def commanded_pose(info: DatasetInfo, texts: Sequence[tuple[int, str]], map_units: float) -> np.ndarray:
-    """x, y, z and heading of every frame, the first one included, (T, 4), by the commands alone.
-
-    Raises:
-        VgenError: for data without actions that tell it (``memory.retrieval.DeadReckoning``).
-    """
-    names = info.action_spaces["continuous"].names if "continuous" in info.action_spaces else ()
-    walk = DeadReckoning(names, (1.0,) * len(names))
-    parts = [part for _, text in texts for part in text.split(", then ")]
-    raw = np.asarray([(0.0,) * len(names), *(action for part in parts for action in info.book[part].actions)])
-    poses = walk.poses(raw)
-    return np.stack([map_units * poses.x, map_units * poses.y, np.zeros(len(raw)), poses.heading], axis=-1)
 
 
 def compared(videos: Mapping[str, np.ndarray], pairs_N2: np.ndarray, place: Place) -> dict[str, Any]:

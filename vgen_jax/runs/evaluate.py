@@ -20,7 +20,7 @@ from vgen_jax.evaluation import next_chunk
 from vgen_jax.evaluation.contract import commit
 from vgen_jax.files import media, report
 from vgen_jax.files.exports import digest
-from vgen_jax.files.log import progress
+from vgen_jax.files.progress import progress
 from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.tasks.exports import model_folder
 from vgen_jax.types import VgenError, VideoBatch

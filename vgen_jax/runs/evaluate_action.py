@@ -21,7 +21,7 @@ from vgen_jax.data.batches import BatchesConfig, evaluation_windows
 from vgen_jax.data.motion import MOTION_SPACE
 from vgen_jax.evaluation.action_predictor import ActionReader, load_action_reader
 from vgen_jax.files.exports import digest
-from vgen_jax.files.log import progress
+from vgen_jax.files.progress import progress
 from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.metrics.base import Mean
 from vgen_jax.nn.pixels import to_unit

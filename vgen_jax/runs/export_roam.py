@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from vgen_jax.config import Sections
 from vgen_jax.data.importers.roam import export_split
 from vgen_jax.data.records import EpisodeSource, read_info
-from vgen_jax.files.log import progress
+from vgen_jax.files.progress import progress
 from vgen_jax.files.run_folder import keep_config
 
 SECTIONS: Sections = {}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax.config import Sections, section
+from vgen_jax.config import Sections, by_split
 from vgen_jax.data.importers.lerobot import LerobotConfig
 from vgen_jax.data.importers.trajectories import plan_of
 from vgen_jax.data.shards import collect_shards
@@ -15,7 +15,6 @@ SECTIONS: Sections = {"lerobot": LerobotConfig, "splits.*": LerobotConfig}
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Imports every split of ``config.splits`` into the work directory; continues an interrupted import."""
-    for split, values in config.splits.items():
-        merged = {**config.lerobot.to_dict(), **values.to_dict(), "split": split}
-        collect_shards(workdir, plan_of(section(LerobotConfig, merged, f"splits.{split}")))
+    for settings in by_split(LerobotConfig, config.to_dict(), "lerobot"):
+        collect_shards(workdir, plan_of(settings))
     keep_config(config, workdir)  # last, so that an import which failed can be mended by a change of its config

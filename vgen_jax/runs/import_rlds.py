@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax.config import Sections, section
+from vgen_jax.config import Sections, by_split
 from vgen_jax.data.importers.rlds import RldsConfig
 from vgen_jax.data.shards import collect_shards
 from vgen_jax.files.run_folder import keep_config
@@ -15,6 +15,5 @@ SECTIONS: Sections = {"rlds": RldsConfig, "splits.*": RldsConfig}
 def run(config: ConfigDict, workdir: Path) -> None:
     """Imports every split of ``config.splits`` into the work directory; continues an interrupted import."""
     keep_config(config, workdir)
-    for split, values in config.splits.items():
-        merged = {**config.rlds.to_dict(), **values.to_dict(), "split": split}
-        collect_shards(workdir, section(RldsConfig, merged, f"splits.{split}"))
+    for settings in by_split(RldsConfig, config.to_dict(), "rlds"):
+        collect_shards(workdir, settings)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vgen_jax.config import Sections, section
+from vgen_jax.config import Sections, by_split
 from vgen_jax.data.importers.trajectories import plan_of
 from vgen_jax.data.importers.vint import VintConfig
 from vgen_jax.data.shards import collect_shards
@@ -15,7 +15,6 @@ SECTIONS: Sections = {"vint": VintConfig, "splits.*": VintConfig}
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Imports every split of ``config.splits`` into the work directory; continues an interrupted import."""
-    for split, values in config.splits.items():
-        merged = {**config.vint.to_dict(), **values.to_dict(), "split": split}
-        collect_shards(workdir, plan_of(section(VintConfig, merged, f"splits.{split}")))
+    for settings in by_split(VintConfig, config.to_dict(), "vint"):
+        collect_shards(workdir, plan_of(settings))
     keep_config(config, workdir)  # last, so that an import which failed can be mended by a change of its config

@@ -25,7 +25,8 @@ from vgen_jax.convert import kl_vae, modelscope
 from vgen_jax.convert.clip import text_embeddings
 from vgen_jax.convert.schedulers import load_scheduler
 from vgen_jax.files import media
-from vgen_jax.files.log import peak_mib, progress
+from vgen_jax.files.log import peak_mib
+from vgen_jax.files.progress import progress
 from vgen_jax.files.run_folder import keep_config, write_results
 from vgen_jax.files.videos import SHEET_FRAMES
 from vgen_jax.models.autoencoder_kl import AutoencoderKL

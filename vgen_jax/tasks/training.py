@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 from vgen_jax.black_box.ask import Ask
 from vgen_jax.config import Sections, section
 from vgen_jax.devices.sharding import MeshConfig, gathered, make_mesh
-from vgen_jax.files.log import is_main_process, progress
+from vgen_jax.files.log import is_main_process
+from vgen_jax.files.progress import progress
 from vgen_jax.files.run_folder import keep_config, resolved
 from vgen_jax.learning.slow import Task, TrainConfig, train
 from vgen_jax.learning.state import OptimizerConfig, learnt

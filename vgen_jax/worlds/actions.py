@@ -16,6 +16,7 @@ from absl import logging
 
 from vgen_jax.data.schema import ActionSpace, DatasetInfo
 from vgen_jax.data.text import encode_text, join_texts
+from vgen_jax.memory.retrieval import DeadReckoning
 from vgen_jax.types import Array, ChunkAction, Command, VgenError
 
 
@@ -219,3 +220,38 @@ def read_lines(source: str) -> Iterator[str]:
 def cycled(commands: Iterable[str], count: int) -> Iterator[str]:
     """``count`` commands, the list over and over."""
     return itertools.islice(itertools.cycle(commands), count)
+
+
+class CommandedWorld:
+    """What Worlds have in common whose commands an ActionCodec reads."""
+
+    codec: ActionCodec
+
+    @property
+    def future(self) -> int:
+        """Frames of a step."""
+        return self.codec.frames
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the data that the model was trained on."""
+        return self.codec.info.fps
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """The commands that it knows; each has an id, its place here, and paraphrases."""
+        return tuple(command.name for command in self.codec.info.commands)
+
+
+def commanded_pose(info: DatasetInfo, texts: Sequence[tuple[int, str]], map_units: float) -> np.ndarray:
+    """x, y, z and heading of every frame, the first one included, (T, 4), by the commands alone.
+
+    Raises:
+        VgenError: for data without actions that tell it (``memory.retrieval.DeadReckoning``).
+    """
+    names = info.action_spaces["continuous"].names if "continuous" in info.action_spaces else ()
+    walk = DeadReckoning(names, (1.0,) * len(names))
+    parts = [part for _, text in texts for part in text.split(", then ")]
+    raw = np.asarray([(0.0,) * len(names), *(action for part in parts for action in info.book[part].actions)])
+    poses = walk.poses(raw)
+    return np.stack([map_units * poses.x, map_units * poses.y, np.zeros(len(raw)), poses.heading], axis=-1)

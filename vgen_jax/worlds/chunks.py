@@ -60,8 +60,14 @@ def fitting_frames(frames: np.ndarray, size: tuple[int, int], past: int) -> np.n
     if frames_BTHWC.ndim != 5 or frames_BTHWC.shape[2:] != wanted or frames_BTHWC.dtype != np.uint8:
         raise VgenError(
             f"the frames are {frames.dtype} {frames.shape}: this world starts with uint8 pictures of "
-            f"{wanted} or videos (B, T, *{wanted}); files.media.read_image reads one in that size"
+            f"{wanted} or videos (B, T, *{wanted}); files.pictures.read_image reads one in that size"
         )
     if 1 < frames_BTHWC.shape[1] < past:
         raise VgenError(f"{frames_BTHWC.shape[1]} frames are too few: give one picture, or {past} and more")
     return frames_BTHWC[:, -past:]
+
+
+def identities(videos: int, key: Key | None, id_B: np.ndarray | None) -> tuple[Key, np.ndarray]:
+    """What all that is random depends on, as ``World.start`` takes it: by default key 0 and the videos' places."""
+    number_B = np.arange(videos, dtype=np.int32) if id_B is None else np.asarray(id_B)
+    return jax.random.key(0) if key is None else key, number_B

@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 from vgen_jax.data.records import INFO_FILE, EpisodeSource, EpisodeWriter, read_info, write_text
 from vgen_jax.data.schema import DatasetInfo
 from vgen_jax.files.exports import digest
-from vgen_jax.files.log import progress
+from vgen_jax.files.progress import progress
 from vgen_jax.types import Array, Autoencoder
 
 

@@ -25,9 +25,9 @@ from vgen_jax.learning.state import divided
 from vgen_jax.nn.pixels import from_unit, to_unit
 from vgen_jax.objectives.variational import first_carry, model_action, model_step, noise_widths, unit_action
 from vgen_jax.types import Array, Command, Key, Params, Step, VgenError
-from vgen_jax.worlds.actions import ActionCodec
+from vgen_jax.worlds.actions import ActionCodec, CommandedWorld
 from vgen_jax.worlds.autoencoder import required
-from vgen_jax.worlds.chunks import NOISE_STREAM, fitting_frames, video_keys
+from vgen_jax.worlds.chunks import NOISE_STREAM, fitting_frames, identities, video_keys
 from vgen_jax.worlds.leap_networks import LeapConfig, LeapNetworks
 
 LEAP = "leap"  # in an export's config.json: the definition of such a model
@@ -99,7 +99,7 @@ def dataset_of(folder: Path) -> DatasetInfo:
 
 
 @dataclasses.dataclass(frozen=True)
-class LeapWorld:
+class LeapWorld(CommandedWorld):
     """See the module's docstring; ``leap_world`` builds it.
 
     Attributes:
@@ -117,21 +117,6 @@ class LeapWorld:
     past: int
     size: tuple[int, int]
     compilations: Callable[[], tuple[int, int]]
-
-    @property
-    def future(self) -> int:
-        """Frames of a step."""
-        return self.codec.frames
-
-    @property
-    def fps(self) -> float:
-        """Frames per second of the data that the model was trained on."""
-        return self.codec.info.fps
-
-    @property
-    def commands(self) -> tuple[str, ...]:
-        """The commands that the data have names for."""
-        return tuple(command.name for command in self.codec.info.commands)
 
     def start(
         self,
@@ -153,8 +138,7 @@ class LeapWorld:
         if frames_BTHWC.shape[1] < self.past:
             frames_BTHWC = frames_BTHWC.repeat(self.past, axis=1)
         b = len(frames_BTHWC)
-        key = jax.random.key(0) if key is None else key
-        id_B = np.arange(b, dtype=np.int32) if id_B is None else np.asarray(id_B)
+        key, id_B = identities(b, key, id_B)
         taken_BTA, known = self.codec.taken_actions(b, self.past, given, actions)
         held: Any = self.watch(frames_BTHWC, taken_BTA[:, :-1], video_keys(key, WATCHED_STREAM, 0, id_B))
         if known:

@@ -29,9 +29,9 @@ from vgen_jax.files.exports import check_matches, load_export
 from vgen_jax.models.uvit import UViT, UViTConfig
 from vgen_jax.objectives.flow_matching import parts, states
 from vgen_jax.types import Array, Autoencoder, Command, Key, Params, Step, VgenError
-from vgen_jax.worlds.actions import ActionCodec
+from vgen_jax.worlds.actions import ActionCodec, CommandedWorld
 from vgen_jax.worlds.autoencoder import load_autoencoder, required
-from vgen_jax.worlds.chunks import NOISE_STREAM, fitting_frames, video_keys
+from vgen_jax.worlds.chunks import NOISE_STREAM, fitting_frames, identities, video_keys
 from vgen_jax.worlds.leap import dataset_of
 
 RAFI = "rafi"  # in an export's config.json: the definition of such a model
@@ -127,7 +127,7 @@ def load_rafi_model(folder: Path) -> RafiModel:
 
 
 @dataclasses.dataclass(frozen=True)
-class RafiWorld:
+class RafiWorld(CommandedWorld):
     """See the module's docstring; ``rafi_world`` builds it.
 
     Attributes:
@@ -148,21 +148,6 @@ class RafiWorld:
     horizon: int
     size: tuple[int, int]
     compilations: Callable[[], tuple[int, int]]
-
-    @property
-    def future(self) -> int:
-        """Frames of a step."""
-        return self.codec.frames
-
-    @property
-    def fps(self) -> float:
-        """Frames per second of the data that the model was trained on."""
-        return self.codec.info.fps
-
-    @property
-    def commands(self) -> tuple[str, ...]:
-        """The commands that the data have names for."""
-        return tuple(command.name for command in self.codec.info.commands)
 
     def start(
         self,
@@ -191,8 +176,7 @@ class RafiWorld:
         history = states(jnp.asarray(latents), taken_BTA if taken_BTA.shape[-1] else None)[:, -self.horizon :]
         missing = self.horizon - history.shape[1]
         padded = jnp.pad(history, ((0, 0), (missing, 0), (0, 0), (0, 0), (0, 0)))
-        key = jax.random.key(0) if key is None else key
-        id_B = np.arange(b, dtype=np.int32) if id_B is None else np.asarray(id_B)
+        key, id_B = identities(b, key, id_B)
         return RafiState(0, padded, history.shape[1], key, id_B)
 
     def step(self, state: RafiState, command: Command | None = None) -> tuple[RafiState, Step]:

@@ -36,7 +36,7 @@ from vgen_jax.types import (
     Step,
     VideoBatch,
 )
-from vgen_jax.worlds.actions import ActionCodec
+from vgen_jax.worlds.actions import ActionCodec, CommandedWorld
 from vgen_jax.worlds.chunks import (
     LORA_STREAM,
     MEMORY_STREAM,
@@ -44,6 +44,7 @@ from vgen_jax.worlds.chunks import (
     chunk_condition,
     coming,
     fitting_frames,
+    identities,
     opening,
     video_keys,
 )
@@ -80,7 +81,7 @@ class Watched(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class SlowWorld:
+class SlowWorld(CommandedWorld):
     """See the module's docstring; ``worlds.assembly`` builds it.
 
     Attributes:
@@ -105,21 +106,6 @@ class SlowWorld:
     size: tuple[int, int]
     compilations: Callable[[], tuple[int, int]]
 
-    @property
-    def future(self) -> int:
-        """f_g, the frames of a step."""
-        return self.codec.frames
-
-    @property
-    def fps(self) -> float:
-        """Frames per second of the data that the model was trained on."""
-        return self.codec.info.fps
-
-    @property
-    def commands(self) -> tuple[str, ...]:
-        """The commands that it knows; each has an id, its place here, and paraphrases."""
-        return tuple(command.name for command in self.codec.info.commands)
-
     def start(
         self,
         frames: np.ndarray,
@@ -141,8 +127,7 @@ class SlowWorld:
         if t < self.past:
             latents = latents.repeat(self.past, axis=1)
         past = opening(latents, self.codec.past_actions(b, self.past, actions))
-        key = jax.random.key(0) if key is None else key
-        id_B = np.arange(b, dtype=np.int32) if id_B is None else np.asarray(id_B)
+        key, id_B = identities(b, key, id_B)
         m = self.begin(self.memory.init(past, video_keys(key, LORA_STREAM, 0, id_B)))
         return SlowState(0, past, m, key, id_B)
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vgen_jax.data.records import EpisodeSource
-from vgen_jax.files import media
+from vgen_jax.files import pictures
 from vgen_jax.types import VgenError
 from vgen_jax.worlds.leap import LeapWorld
 from vgen_jax.worlds.rafi import RafiWorld
@@ -61,7 +61,7 @@ def starting_point(world: ModelWorld, config: StartConfig) -> Start:
         VgenError: for a file, an episode or a frame that is not there.
     """
     if config.image:
-        return held_still(media.read_image(config.image, world.size), world.past)
+        return held_still(pictures.read_image(config.image, world.size), world.past)
     source = EpisodeSource(config.data_dir, config.split)
     pairs = [recorded_past(world, source, episode, config) for episode in config.episodes]
     actions = [raw for _, raw in pairs if raw is not None]

@@ -10,7 +10,7 @@ from vgen_jax.data.batches import BatchesConfig
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.text import decode_text, encode_text, join_texts
 from vgen_jax.data.windows import WindowIndex, future_texts
-from vgen_jax.files.log import progress
+from vgen_jax.files.progress import progress
 from vgen_jax.types import ChunkAction, VgenError
 from vgen_jax.worlds.actions import ActionCodec
 from vgen_jax.worlds.pretrained import read_texts

@@ -14,7 +14,7 @@ from PIL import Image
 
 from vgen_jax.data.importers.recon import ReconConfig
 from vgen_jax.data.importers.roam import RoamConfig, export_split, reduced_bilinear, write_sequence
-from vgen_jax.data.importers.trajectories import RobotRun, body_velocities, episode_of, kept_every, plan_of
+from vgen_jax.data.importers.trajectories import Drive, body_velocities, episode_of, kept_every, plan_of
 from vgen_jax.data.importers.vint import VintConfig, read_poses
 from vgen_jax.data.records import INFO_FILE, EpisodeSource, EpisodeWriter, shard_name, write_text
 from vgen_jax.data.schema import Episode
@@ -262,9 +262,9 @@ def test_actions_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     bad = COMMANDS.copy()
     bad[2, 1] = np.nan
     with pytest.raises(VgenError, match="the action of frame 2 is not finite"):
-        episode_of(RobotRun("x", FRAMES, bad, 20.0), roam(tmp_path), 0)
+        episode_of(Drive("x", FRAMES, bad, 20.0), roam(tmp_path), 0)
     with pytest.raises(VgenError, match=r"actions \(7, 3\) for 7 frames and 2 names"):
-        episode_of(RobotRun("x", FRAMES, np.zeros((T, 3)), 20.0), roam(tmp_path), 0)
+        episode_of(Drive("x", FRAMES, np.zeros((T, 3)), 20.0), roam(tmp_path), 0)
     for wrong in ({"chunk": 0}, {"size": (12, 16)}, {"fps": -1.0}):
         with pytest.raises(VgenError):
             plan_of(roam(tmp_path, **wrong))

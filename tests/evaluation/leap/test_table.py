@@ -110,8 +110,10 @@ def test_clips_are_scored_frame_by_frame(tmp_path: Path) -> None:
     assert (found.rows["psnr"][:, 1] < 60).all() and found.shown.shape == (3, 4, 16, 16, 3)
     # Scales are 10 and 0.5; the action at the last real frame was given and does not count.
     np.testing.assert_allclose(found.rows["action_error"], np.broadcast_to((0.05, 0.1), (5, 2, 3, 2)), rtol=1e-4)
-    predictions.save_scored(tmp_path / "x.npz", found)
-    again = predictions.load_scored(tmp_path / "x.npz")
+    predictions.save_scored(tmp_path / "x.npz", found, "these weights")
+    again = predictions.load_scored(tmp_path / "x.npz", "these weights")
+    assert predictions.load_scored(tmp_path / "x.npz", "other weights") is None
+    assert again is not None
     assert again.rows.keys() == found.rows.keys() and again.actions.shape == (3, 4, 2)
     entry = predictions.PredictorConfig("", "last", False, 0)
     repeat = predictions.ClipPredictor("repeat", entry, 3, 4, Solver("euler", 1, 1.0))

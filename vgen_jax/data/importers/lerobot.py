@@ -18,7 +18,7 @@ import av
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from vgen_jax.data.importers.trajectories import RobotRun
+from vgen_jax.data.importers.trajectories import Drive
 from vgen_jax.data.importers.videos import fitted
 from vgen_jax.types import VgenError
 
@@ -104,7 +104,7 @@ class LerobotConfig:
         """Whether files hold many episodes."""
         return str(self.info()["codebase_version"]).startswith("v3")
 
-    def read(self, item: str) -> Iterator[RobotRun]:
+    def read(self, item: str) -> Iterator[Drive]:
         """One episode.
 
         Raises:
@@ -132,7 +132,7 @@ class LerobotConfig:
         if len(frames) != length:
             raise VgenError(f"{video_path}: {len(frames)} frames for the {length} rows of episode {item}")
         tasks = row["tasks"] if "tasks" in row and row["tasks"] is not None else []
-        yield RobotRun(f"episode_{int(item):06d}", frames, actions, self.rate(), ", ".join(map(str, tasks)))
+        yield Drive(f"episode_{int(item):06d}", frames, actions, self.rate(), ", ".join(map(str, tasks)))
 
     def _camera(self, features: Mapping[str, Any]) -> str:
         cameras = [name for name, about in features.items() if about["dtype"] in ("video", "image")]

@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from vgen_jax.data.importers.trajectories import VELOCITIES, RobotRun, body_velocities, planar_pose
-from vgen_jax.data.importers.videos import fitted
+from vgen_jax.data.importers.trajectories import VELOCITIES, Drive, check_counts, posed_drive, read_jpeg
 from vgen_jax.types import VgenError
 
 FRAMES, POSITION, YAW = "images/rgb_left", "jackal/position", "jackal/yaw"
@@ -71,7 +69,7 @@ class ReconConfig:
             raise VgenError(f"{folder} has {len(there)} files .hdf5, not first + files = {stop}: name others")
         return tuple(there[self.first : stop])
 
-    def read(self, item: str) -> Iterator[RobotRun]:
+    def read(self, item: str) -> Iterator[Drive]:
         """One file's trajectory.
 
         Raises:
@@ -79,16 +77,13 @@ class ReconConfig:
         """
         path = Path(self.folder).expanduser() / item
         pictures, position, yaw = _arrays(path)
-        if not len(pictures) == len(position) == len(yaw):
-            raise VgenError(
-                f"{path} has {len(pictures)} frames, {len(position)} positions and {len(yaw)} headings: as many "
-                "of each are needed"
-            )
+        check_counts(path, len(pictures), position, yaw)
         if not len(pictures):
             return
-        frames = np.stack([_decoded(data, self.size, f"{path}: frame {n}") for n, data in enumerate(pictures)])
-        velocity = body_velocities(position, yaw, self.recorded_fps)
-        yield RobotRun(Path(item).stem, frames, velocity, self.recorded_fps, "", planar_pose(position, yaw))
+        frames = np.stack(
+            [read_jpeg(io.BytesIO(data), self.size, f"{path}: frame {n}") for n, data in enumerate(pictures)]
+        )
+        yield posed_drive(Path(item).stem, frames, position, yaw, self.recorded_fps)
 
 
 def _arrays(path: Path) -> tuple[list[bytes], np.ndarray, np.ndarray]:
@@ -112,10 +107,3 @@ def _arrays(path: Path) -> tuple[list[bytes], np.ndarray, np.ndarray]:
 def _bytes(cell: Any) -> bytes:
     """A stored picture, be it a string, opaque or a row of numbers."""
     return cell if isinstance(cell, bytes) else np.asarray(cell).tobytes()
-
-
-def _decoded(data: bytes, size: tuple[int, int], where: str) -> np.ndarray:
-    try:
-        return fitted(Image.open(io.BytesIO(data)), size)
-    except (UnidentifiedImageError, OSError) as error:
-        raise VgenError(f"{where} is no picture ({error}): copy the file again") from error

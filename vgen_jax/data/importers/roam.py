@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from vgen_jax.data.importers.trajectories import VELOCITIES, RobotRun
+from vgen_jax.data.importers.trajectories import VELOCITIES, Drive
 from vgen_jax.data.records import EpisodeSource
 from vgen_jax.data.tfrecord import parse_example, read_records, serialise, serialise_example, tensor, write_record
 from vgen_jax.types import VgenError
@@ -75,7 +75,7 @@ class RoamConfig:
             raise VgenError(f"{folder} holds no file like {self.pattern}: give another pattern")
         return tuple(path.relative_to(folder).as_posix() for path in found)
 
-    def read(self, item: str) -> Iterator[RobotRun]:
+    def read(self, item: str) -> Iterator[Drive]:
         """The sequences of a file.
 
         Raises:
@@ -88,7 +88,7 @@ class RoamConfig:
             except VgenError as error:
                 raise VgenError(f"{path}: record {number}: {error}") from error
 
-    def _trajectory(self, item: str, number: int, features: Mapping[str, list[Any]]) -> RobotRun:
+    def _trajectory(self, item: str, number: int, features: Mapping[str, list[Any]]) -> Drive:
         for name in (IMAGE, ACTION):
             if name not in features or len(features[name]) != 1:
                 raise VgenError(f"no feature {name}; it has {', '.join(features) or 'none'}")
@@ -100,7 +100,7 @@ class RoamConfig:
         name = tensor(features[NAME][0]).reshape(-1)[0].decode() if NAME in features else f"{item}/{number}"
         small = np.stack([reduced_bilinear(frame[..., :3], self.size) for frame in frames])
         raw = action.reshape(-1, 2) * np.asarray(SCALE, np.float32)
-        return RobotRun(name, small, raw, self.recorded_fps)
+        return Drive(name, small, raw, self.recorded_fps)
 
 
 def reduced_bilinear(frame_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -9,20 +9,24 @@ out. Where only every k-th frame is kept, an action is the mean of the k that it
 """
 
 import dataclasses
+import io
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from absl import logging
+from PIL import Image, UnidentifiedImageError
 
+from vgen_jax.data.importers.videos import fitted
 from vgen_jax.data.schema import ActionSpace, DatasetInfo, Episode, TextSpan
 from vgen_jax.types import VgenError
 
 VELOCITIES = ("forward_m_per_s", "turn_rad_per_s")
 
 
-class RobotRun(NamedTuple):
+class Drive(NamedTuple):
     """One uninterrupted recording.
 
     Attributes:
@@ -78,7 +82,7 @@ class Format(Protocol):
         """Names of the trajectories or of files that hold some, in order."""
         ...
 
-    def read(self, item: str) -> Iterator[RobotRun]:
+    def read(self, item: str) -> Iterator[Drive]:
         """The trajectories of an item."""
         ...
 
@@ -112,7 +116,7 @@ def kept_every(fps: float, wanted: float, where: str) -> int:
     return round(every)
 
 
-def episode_of(found: RobotRun, format: Format, number: int) -> Episode | None:
+def episode_of(found: Drive, format: Format, number: int) -> Episode | None:
     """An episode of what was read; ``None`` where fewer than two frames are left, to which no action leads.
 
     Raises:
@@ -249,6 +253,37 @@ def body_velocities(position_T2: np.ndarray, yaw_T: np.ndarray, fps: float) -> n
     forward = moved[:, 0] * np.cos(ahead) + moved[:, 1] * np.sin(ahead)
     velocity = np.stack([forward, turn], axis=1) * fps
     return np.concatenate([velocity, velocity[-1:]]).astype(np.float32)
+
+
+def posed_drive(scene: str, frames_THWC: np.ndarray, position_T2: np.ndarray, yaw_T: np.ndarray, fps: float) -> Drive:
+    """A drive of which the poses are known and the commands are not: the velocities between the poses."""
+    velocity = body_velocities(position_T2, yaw_T, fps)
+    return Drive(scene, frames_THWC, velocity, fps, "", planar_pose(position_T2, yaw_T))
+
+
+def check_counts(where: Path, frames: int, position_T2: np.ndarray, yaw_T: np.ndarray) -> None:
+    """Raises VgenError unless every frame has a position and a heading."""
+    if not frames == len(position_T2) == len(yaw_T):
+        raise VgenError(
+            f"{where} has {frames} frames, {len(position_T2)} positions and {len(yaw_T)} headings: as many of each "
+            "are needed"
+        )
+
+
+def read_jpeg(source: Path | io.BytesIO, size: tuple[int, int], where: str) -> np.ndarray:
+    """A picture at a size, uint8 (H, W, 3).
+
+    Args:
+        where: for the error.
+
+    Raises:
+        VgenError: no picture, or a damaged one.
+    """
+    try:
+        with Image.open(source) as image:
+            return fitted(image, size)
+    except (UnidentifiedImageError, OSError) as error:
+        raise VgenError(f"{where} is no picture, or a damaged one ({error}): copy it again") from error
 
 
 def planar_pose(position_T2: np.ndarray, yaw_T: np.ndarray) -> np.ndarray:

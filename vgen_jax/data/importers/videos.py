@@ -32,7 +32,7 @@ from PIL import Image, ImageOps
 
 from vgen_jax.data.records import INFO_FILE, EpisodeWriter, shard_name, write_text
 from vgen_jax.data.schema import ActionSpace, DatasetInfo, Episode, ShardInfo, TextSpan, validate
-from vgen_jax.files.log import progress
+from vgen_jax.files.progress import progress
 from vgen_jax.types import VgenError
 
 

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from vgen_jax.data.importers.trajectories import VELOCITIES, RobotRun, body_velocities, planar_pose
-from vgen_jax.data.importers.videos import fitted
+from vgen_jax.data.importers.trajectories import VELOCITIES, Drive, check_counts, posed_drive, read_jpeg
 from vgen_jax.types import VgenError
 
 POSES = "traj_data.pkl"
@@ -75,7 +73,7 @@ class VintConfig:
             raise VgenError(f"{folder / missing[0] / POSES} is missing: name other trajectories")
         return self.trajectories or there
 
-    def read(self, item: str) -> Iterator[RobotRun]:
+    def read(self, item: str) -> Iterator[Drive]:
         """One trajectory.
 
         Raises:
@@ -88,25 +86,12 @@ class VintConfig:
             lost = next(n for n, number in enumerate(numbers) if n != number)
             raise VgenError(f"{folder / f'{lost}.jpg'} is missing: frames have to be there from 0 on without a gap")
         position, yaw = poses["position"], poses["yaw"].reshape(-1)
-        if not len(numbers) == len(position) == len(yaw):
-            raise VgenError(
-                f"{folder} has {len(numbers)} frames, {len(position)} positions and {len(yaw)} headings: as many "
-                "of each are needed"
-            )
+        check_counts(folder, len(numbers), position, yaw)
         if not numbers:
             return
-        frames = np.stack([read_jpeg(folder / f"{number}.jpg", self.size) for number in numbers])
-        velocity = body_velocities(position, yaw, self.recorded_fps)
-        yield RobotRun(item, frames, velocity, self.recorded_fps, "", planar_pose(position, yaw))
-
-
-def read_jpeg(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """A picture at a size, uint8."""
-    try:
-        with Image.open(path) as image:
-            return fitted(image, size)
-    except (UnidentifiedImageError, OSError) as error:
-        raise VgenError(f"{path} is no picture, or a damaged one ({error}): copy it again") from error
+        paths = [folder / f"{number}.jpg" for number in numbers]
+        frames = np.stack([read_jpeg(path, self.size, str(path)) for path in paths])
+        yield posed_drive(item, frames, position, yaw, self.recorded_fps)
 
 
 class _ArraysOnly(pickle.Unpickler):

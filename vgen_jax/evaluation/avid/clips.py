@@ -21,8 +21,8 @@ from vgen_jax.devices import sharding as sh
 from vgen_jax.diffusion.samplers import Sampler, normal_like, sample
 from vgen_jax.evaluation.clips import write_clip
 from vgen_jax.files.exports import digest
-from vgen_jax.files.log import progress
 from vgen_jax.files.media import read_video
+from vgen_jax.files.progress import progress
 from vgen_jax.nn.pixels import from_unit, to_unit
 from vgen_jax.types import Array, Condition, Key, Predictor, VgenError
 from vgen_jax.worlds.autoencoder import load_autoencoder

@@ -8,6 +8,8 @@ their mean or the best of them, is said wherever it is done (``evaluation.leap.t
 """
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +22,7 @@ from vgen_jax.diffusion.samplers import Sampler
 from vgen_jax.diffusion.solvers import Solver
 from vgen_jax.evaluation.scoring import FD_ACTION, LPIPS_ACTION
 from vgen_jax.evaluation.sources import Recorded
-from vgen_jax.files.log import progress
+from vgen_jax.files.progress import progress
 from vgen_jax.metrics.features import FeatureNet, extractor
 from vgen_jax.metrics.frames import psnr, ssim
 from vgen_jax.types import VgenError
@@ -275,20 +277,34 @@ def unit(frames: np.ndarray) -> np.ndarray:
     return frames.astype(np.float32) / 255.0
 
 
-def save_scored(path: Path, found: Scored) -> None:
-    """Keeps a method's numbers, so that a start after a stop need not make them again."""
+def origin_of(data: Recorded, weights: str, nets: Mapping[str, FeatureNet]) -> str:
+    """What numbers are made of: the model's weights (its checksum), the data, the metrics' networks."""
+    info = hashlib.sha256(data.source.info.to_json().encode()).hexdigest()
+    return json.dumps({"model": weights, "data": info, **{name: dict(net.contract) for name, net in nets.items()}})
+
+
+def save_scored(path: Path, found: Scored, origin: str) -> None:
+    """Keeps a method's numbers, so that a start after a stop need not make them again.
+
+    Args:
+        origin: ``origin_of``.
+    """
     arrays: dict[str, Any] = {f"rows.{name}": values for name, values in found.rows.items()}
     arrays |= {f"features.{name}": values for name, values in found.features.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
-        np.savez(file, shown=found.shown, actions=found.actions, **arrays)
+        np.savez(file, shown=found.shown, actions=found.actions, origin=np.asarray(origin), **arrays)
     part.replace(path)
 
 
-def load_scored(path: Path) -> Scored:
-    """What ``save_scored`` kept."""
+def load_scored(path: Path, origin: str) -> Scored | None:
+    """What ``save_scored`` kept; ``None`` where there is nothing, or numbers of another origin."""
+    if not path.is_file():
+        return None
     with np.load(path, allow_pickle=False) as stored:
+        if "origin" not in stored.files or str(stored["origin"]) != origin:
+            return None
         groups = {
             prefix: {name.removeprefix(prefix): stored[name] for name in stored.files if name.startswith(prefix)}
             for prefix in ("rows.", "features.")

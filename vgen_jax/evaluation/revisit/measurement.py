@@ -21,7 +21,8 @@ from vgen_jax.evaluation.revisit import paths as paths_of
 from vgen_jax.evaluation.revisit.cells import Cell, load_cell, save_cell
 from vgen_jax.evaluation.revisit.paths import PROTOCOLS, Protocol
 from vgen_jax.evaluation.revisit.scores import NETWORKS, PLAIN, TRUTH, Extract, compared, metric_names, score
-from vgen_jax.files.log import forget_peak, peak_mib, progress
+from vgen_jax.files.log import forget_peak, peak_mib
+from vgen_jax.files.progress import progress
 from vgen_jax.types import VgenError
 from vgen_jax.worlds.assembly import slow_world
 from vgen_jax.worlds.memories import MemoryConfig
