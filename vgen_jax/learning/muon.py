@@ -20,7 +20,7 @@ STEPS = 5
 BETA = 0.95  # of the momentum
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan et al. 2024
 EPS = 1e-8
-WIDE = 2  # from how many times as long as wide the short way round pays
+WIDE = 2  # from how many times as long as wide the way over n × n matrices pays
 
 
 def scale_by_muon() -> optax.GradientTransformation:
@@ -74,14 +74,13 @@ def iteration(x_NIO: Array) -> Array:
     x = x_NIO / (jnp.linalg.norm(x_NIO, axis=(-2, -1), keepdims=True) + EPS)
     a, b, c = COEFFICIENTS
     unit = jnp.eye(x.shape[-2], dtype=x.dtype)
-    short = x.shape[-1] >= WIDE * x.shape[-2]
-    gram, product = x @ x.mT, jnp.zeros(())
-    for step in range(STEPS):
+    wide = x.shape[-1] >= WIDE * x.shape[-2]
+    gram, product = x @ x.mT, unit
+    for _ in range(STEPS):
         factor = a * unit + b * gram + c * (gram @ gram)
-        if short:
-            product = factor if step == 0 else factor @ product
-            gram = factor @ gram @ factor
+        if wide:
+            product, gram = factor @ product, factor @ gram @ factor
         else:
             x = factor @ x
             gram = x @ x.mT
-    return product @ x if short else x
+    return product @ x if wide else x
