@@ -21,9 +21,10 @@ One stage alone: ``plain.turn,MODEL``, or with ``--config.generated``, ``--confi
 Every score of walls has that of the real frames beside it, ``…_real``: the instrument's own error.
 
 variant    what                                               hardware and time
-plain      the above, walls of one colour                     2 cores; not run yet
+plain      the above, walls of one colour                     2 cores; 4 minutes for each of the first two,
+                                                              the others not run yet
 patterned  walls with patterns                                2 cores; not run yet
-smoke      plain with 8 windows and 2 to 4 rollouts           2 cores; not run yet
+smoke      plain with 8 windows and 2 to 4 rollouts           2 cores; only its windows were run yet
 """
 
 from ml_collections import ConfigDict
