@@ -176,7 +176,7 @@ def test_pause_one_chunk_undo_and_branches(tab: Callable[..., Page]) -> None:
     two = pixels(page)
     tapped(page, "w")
     page.keyboard.press("Backspace")
-    until(page, "player.nodes.get(player.shown).depth === 2 && !player.queue.length")
+    until(page, "player.nodes.get(player.shown).depth === 2 && !player.queue.length && !player.looking")
     np.testing.assert_array_equal(pixels(page), two)
     tapped(page, "a")
     assert page.locator("#others .shot").count() == 1 and page.locator("#strip .fork").count() == 1
@@ -203,7 +203,7 @@ def test_what_is_saved_is_generated_again_bit_by_bit(tab: Callable[..., Page], t
     page.evaluate("() => document.activeElement.blur()")
     tapped(page, "w", "a", "w")
     page.keyboard.press("Backspace")
-    until(page, "player.nodes.get(player.shown).depth === 2")
+    until(page, "player.nodes.get(player.shown).depth === 2 && !player.looking")
     tapped(page, "d", "w")
     last = pixels(page)
     page.locator("#record").click()

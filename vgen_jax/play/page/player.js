@@ -10,7 +10,7 @@ const SHOTS = 48;
 const app = {
   session: "", about: null, run: null, epoch: 0, request: 1 + Math.floor(Math.random() * 2 ** 30), asking: false, paused: false, single: 0,
   tip: 0, shown: 0, nodes: new Map(), queue: [], next: 0, held: [], tapped: [], said: [], pressed: 0,
-  compute: 150, drawn: [], lost: false, busy: 0,
+  compute: 150, drawn: [], lost: false, busy: 0, looking: 0,
 };
 window.player = app; // for whoever looks at it from the console, and for tests
 
@@ -143,6 +143,7 @@ async function go(number) {
   if (!node || node.gone) return view.toast("The state of that step is no longer kept.", true);
   still();
   app.tip = app.shown = number;
+  app.looking += 1;
   try {
     const epoch = app.epoch, chunk = await ask("look", { session: app.session, node: number });
     if (epoch !== app.epoch) return;
@@ -158,6 +159,8 @@ async function go(number) {
     map();
   } catch (error) {
     await fault(error);
+  } finally {
+    app.looking -= 1;
   }
 }
 
